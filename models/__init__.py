@@ -1,0 +1,1 @@
+"""Tensors: networks, training tasks, saliency, bundles. Knows no imagery file and no CRS."""

@@ -1,0 +1,1 @@
+"""One network with its settings per file."""

@@ -1,0 +1,1 @@
+"""Geography and arrays: files, grids, labels and Dask. Knows no network."""

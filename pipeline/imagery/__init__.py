@@ -1,0 +1,1 @@
+"""Rasters to cube: everything that is read from imagery."""

@@ -1,0 +1,1 @@
+"""Block results to files that a GIS opens."""

@@ -1,0 +1,1 @@
+"""Cube and labels to training samples."""

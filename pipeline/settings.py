@@ -1,0 +1,146 @@
+"""The parts of the job file that `pipeline` reads. Each option is documented at its field, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
+Color = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class Settings(BaseModel):
+    """Base of every section: unknown keys are refused, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class MaskSettings(Settings):
+    """Pixels to be left out, named by a classification or quality raster."""
+
+    path: str | list[str] | None = Field(
+        None, description="Mask raster: a file, a list or a glob. Default: a band of the imagery file itself."
+    )
+    band: int = Field(1, ge=1, description="Band of the mask raster, counted from 1.")
+    exclude: list[int] = Field(min_length=1, description="Values of the mask that make a pixel invalid.")
+
+
+class ImagerySettings(Settings):
+    """One raster source, or several that belong together. All entries are put on one grid."""
+
+    path: str | list[str] = Field(
+        description="A file, a list or a glob; anything GDAL opens. Relative to the job file. Files that differ only in "
+        "one part of their names and hold one band each are taken as a file per band."
+    )
+    bands: dict[str, int] | list[str] | None = Field(
+        None,
+        description="Band names with their number in the file (from 1), or a list of names in file order. Bands that "
+        "are not named are not used. Default: the file's own band names; masks and constant bands are left out, and said.",
+    )
+    band: str | None = Field(None, description="Name of the one band whose dates are the bands of the file.")
+    dates: str | list[str] | None = Field(
+        None, description="Dates of the bands of the file: a list, a file with a date a line, or `bands`."
+    )
+    date: str | None = Field(
+        None, description='How a date stands in the file name ("%Y%m%d", "%Y%j"), or a fixed date (2021-06-30).'
+    )
+    nodata: float | None = Field(None, description="Value that means no data. Default: the file's own.")
+    scale: float | None = Field(None, description="Factor applied to stored values. Default: the file's own, else 1.")
+    offset: float | None = Field(None, description="Added after scaling. Default: the file's own, else 0.")
+    mask: MaskSettings | None = Field(None, description="Pixels to be left out, named by another raster or band.")
+    resampling: Resampling = Field(
+        "bilinear", description="Used only where this source is not on the output grid. Masks always take the nearest."
+    )
+    crs: str | None = Field(None, description="CRS of files that state none, e.g. EPSG:32615.")
+
+
+class GridSettings(Settings):
+    """The pixel grid of all outputs. Default: the grid of the first source."""
+
+    like: str | None = Field(None, description="Take the grid of this raster.")
+    crs: str | None = Field(None, description="CRS of the grid, e.g. EPSG:32721. Default: that of the first source.")
+    resolution: float | None = Field(None, gt=0, description="Side of a pixel in units of the CRS.")
+    bounds: tuple[float, float, float, float] | None = Field(
+        None, description="left, bottom, right, top in the grid's CRS. Default: the extent of the first source."
+    )
+
+
+class ClassSettings(Settings):
+    """One class of the map."""
+
+    name: str = Field(min_length=1, description="Name shown in legends.")
+    code: int | None = Field(None, ge=0, le=65534, description="Value in the class map. Default: 1, 2, 3, ...")
+    color: Color | None = Field(None, description='Colour as "#rrggbb". Default: from a palette.')
+    labels: list[str | int] | None = Field(
+        None, description="Values of the label field that mean this class. Default: the name itself."
+    )
+
+
+class LabelSettings(Settings):
+    """The reference data: what is where."""
+
+    path: str = Field(description="Vector file, CSV of points (x, y or lon, lat), or a label raster.")
+    layer: str | None = Field(None, description="Layer of the vector file. Default: the only one.")
+    field: str | None = Field(None, description="Field with the label. A label raster needs none.")
+    crs: str | None = Field(None, description="CRS of labels that state none. A CSV with lon, lat is EPSG:4326.")
+    from_: str | None = Field(None, alias="from", description="Field with the first day on which a label holds.")
+    to: str | None = Field(None, description="Field with the last day on which a label holds.")
+    all_touched: bool = Field(
+        False, description="Label every pixel a polygon touches, not only those whose centre it covers."
+    )
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)
+
+
+class FoldSettings(Settings):
+    """How labelled places are divided into training, validation and test folds."""
+
+    method: Literal["auto", "features", "blocks", "field"] = Field(
+        "auto",
+        description="features: whole polygons, stratified by class. blocks: squares of land. field: a field of the labels "
+        "says train, val or test. auto: field `fold` if there is one, features while they are few, else blocks.",
+    )
+    field: str | None = Field(None, description="Field with train, val or test (method: field).")
+    size: float | None = Field(
+        None, gt=0, description="Side of a block of land in map units (method: blocks). Default: from the extent."
+    )
+    k: int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="Cross-validate with k folds; 0: one split. Default: 5 where a class has too few features for three "
+        "folds, else 0.",
+    )
+    fractions: tuple[float, float, float] = Field(
+        (0.6, 0.2, 0.2), description="Shares of training, validation and test (one split)."
+    )
+    buffer: int | None = Field(
+        None,
+        ge=0,
+        description="Labels of training nearer than this many pixels to labels of another fold are left out. "
+        "Default: the halo of the network.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the division.")
+
+
+class ChipSettings(Settings):
+    """Training samples."""
+
+    size: int | None = Field(
+        None, ge=1, description="Side of a chip in pixels. Default: the network's own (1 for pixel networks)."
+    )
+    max_per_class: int = Field(
+        50_000, ge=1, description="Most training pixels kept of a class for pixel networks; drawn with the seed, and said."
+    )
+
+
+class ComputeSettings(Settings):
+    """Where the work runs."""
+
+    workers: int | Literal["auto"] = Field("auto", description="Worker processes; auto: this process alone.")
+    threads: int | Literal["auto"] = Field("auto", description="Blocks in work at once per worker; auto: one a core.")
+    memory: str | Literal["auto"] = Field(
+        "auto", description='Memory budget of a worker, e.g. "8GiB"; auto: of the container or the machine.'
+    )
+    scheduler: str | None = Field(None, description="Address of a running Dask scheduler, e.g. tcp://node:8786.")

@@ -1,0 +1,1 @@
+"""Verbs: each ties `pipeline` and `models` together."""
