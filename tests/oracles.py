@@ -1,0 +1,3 @@
+"""Naive implementations, slow and plain, that the real ones are compared with."""
+
+from __future__ import annotations
