@@ -1,0 +1,41 @@
+# Everything a new machine needs: Python 3.11 or newer, and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check format docs bench clean
+
+# One virtual environment with every version pinned. The stamp is written last, so a broken install is made again.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+demo: $(READY)  ## the whole job on a made-up scene: train, map, explain, report
+	$(BIN)/landweave demo demo
+
+test: $(READY)  ## the test suite
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## what CI does: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(READY)  ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## the reference of the job file, from the fields themselves
+	$(BIN)/python -m workflows.jobtext docs/job.md
+
+bench: $(READY)  ## speed and memory, as ratios taken in one run
+	$(BIN)/python benchmarks/chips.py
+	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/memory.py
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

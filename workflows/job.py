@@ -1,0 +1,296 @@
+"""The job file: one YAML document that describes the whole work, validated strictly."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.settings import SaliencySettings, TrainingSettings
+from pipeline.errors import JobError, nearest
+from pipeline.settings import (
+    ChipSettings,
+    ClassSettings,
+    ComputeSettings,
+    FoldSettings,
+    GridSettings,
+    ImagerySettings,
+    LabelSettings,
+    Settings,
+)
+
+LayerName = Literal["classes", "confidence", "probabilities", "saliency"]
+
+
+class ModelSettings(BaseModel):
+    """The network by name, and the network's own settings beside it (`landweave networks` lists them)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field("unet", description="Name of the network; `landweave networks` lists what there is.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The network's own settings."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class PredictSettings(Settings):
+    """What is mapped, and in what pieces."""
+
+    layers: list[LayerName] = Field(
+        ["classes", "confidence", "saliency"],
+        min_length=1,
+        description="Rasters to make: classes, confidence, probabilities, saliency.",
+    )
+    block: int | Literal["auto"] = Field(
+        "auto", description="Side of a block's core in pixels; auto: from the network and the memory budget."
+    )
+    overviews: Literal["mode", "nearest"] = Field(
+        "mode",
+        description="How the class map's overviews are made. mode: the commonest class, which shows rare classes less "
+        "than they are; nearest: true shares, but speckled.",
+    )
+    retries: int = Field(2, ge=0, le=10, description="How often a failed block is tried again.")
+
+
+class Job(Settings):
+    """One land-cover mapping job, from rasters and labels to maps and a report."""
+
+    name: str = Field("", description="Name of the job. Default: the job file's stem.")
+    output: str = Field("", description="Folder for everything that is made. Default: runs/<name>.")
+    imagery: list[ImagerySettings] = Field(min_length=1, description="The rasters; all are put on one grid.")
+    grid: GridSettings | None = Field(None, description="The output grid. Default: that of the first source.")
+    area: str | None = Field(None, description="Polygons; only inside them is trained and mapped. Default: everywhere.")
+    labels: LabelSettings = Field(description="The reference data: what is where.")
+    classes: list[ClassSettings] | None = Field(
+        None, description="The classes of the map. Default: every value of the label field, sorted, with a palette."
+    )
+    folds: FoldSettings = Field(FoldSettings(), description="How labelled places are divided for honest figures.")
+    chips: ChipSettings = Field(ChipSettings(), description="Training samples.")
+    model: ModelSettings = Field(default_factory=lambda: ModelSettings(), description="The network and its settings.")
+    training: TrainingSettings = Field(TrainingSettings(), description="How the network learns.")
+    predict: PredictSettings = Field(PredictSettings(), description="What is mapped.")
+    saliency: SaliencySettings = Field(SaliencySettings(), description="How the map is explained.")
+    compute: ComputeSettings = Field(ComputeSettings(), description="Where the work runs.")
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return Path(self.output)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the job as plain values, every default written out."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def to_yaml(self) -> str:
+        """Return the job as YAML, every default written out."""
+        return yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice: YAML's own rule, which PyYAML does not hold."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key}' is given twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# Bare dates stay text: `date: 2021-06-30` is a setting like any other, and its own parser gives the better message.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_job(path: Path, overrides: typing.Sequence[str] = ()) -> Job:
+    """Read a job file, apply ``--set`` overrides and resolve its paths.
+
+    Parameters
+    ----------
+    path : Path
+        The YAML file. Relative paths in it are relative to its folder.
+    overrides : sequence of str
+        ``"training.epochs=5"``, ...; the values are read as YAML.
+
+    Raises
+    ------
+    JobError
+        If the file is missing, is no YAML, or holds something that is not allowed; the message names the place,
+        what was found and what is allowed.
+    """
+    if not path.is_file():
+        beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise JobError(f"{path}: there is no such job file{nearest(path.name, beside)}")
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader, made stricter
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobError(f"{path} is not a valid YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise JobError(f"{path}: a job file holds `key: value` lines, found {type(raw).__name__}")
+    raw.setdefault("name", path.stem)
+    return make_job(raw, overrides, base=path.parent, where=str(path))
+
+
+def make_job(raw: dict[str, Any], overrides: typing.Sequence[str] = (), *, base: Path, where: str = "job") -> Job:
+    """Validate a job given as plain values; relative paths are relative to ``base``.
+
+    Raises
+    ------
+    JobError
+        If something in it is not allowed.
+    """
+    for override in overrides:
+        _override(raw, override)
+    try:
+        job = Job.model_validate(raw)
+    except ValidationError as error:
+        raise JobError(explain(error, raw, Job, where)) from error
+    job = job.model_copy(update={"model": _complete(job.model, where)})
+    job = job.model_copy(update={"name": job.name or "job"})
+    job = job.model_copy(update={"output": job.output or f"runs/{job.name}"})
+    return _resolve_paths(job, base.resolve())
+
+
+def _complete(model: ModelSettings, where: str) -> ModelSettings:
+    """Validate the network's own settings by the network's own class, and write its defaults out."""
+    from models.network import ModelError, network_class
+
+    try:
+        settings = network_class(model.name).Settings
+        return ModelSettings(name=model.name, **settings(**model.settings).model_dump(mode="json"))
+    except ModelError as error:
+        raise JobError(f"{where} is not a valid job:\n  model.name: {error}") from error
+    except ValidationError as error:
+        raise JobError(explain(error, model.settings, settings, where, "model.")) from error
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise JobError(f"--set {text}: expected KEY=VALUE, such as --set training.epochs=5")
+    *parents, last = key.strip().split(".")
+    try:
+        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader, made stricter
+    except yaml.YAMLError as error:
+        raise JobError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+    node: Any = raw
+    for part in parents:
+        node = _child(node, part, text)
+    if isinstance(node, list):
+        node[_index(node, last, text)] = parsed
+    else:
+        node[last] = parsed
+
+
+def _child(node: Any, part: str, text: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, text)]
+    if node.get(part) is None:
+        node[part] = {}
+    if not isinstance(node[part], dict | list):
+        raise JobError(f"--set {text}: '{part}' holds the value {node[part]!r}, which has no parts to be set")
+    return node[part]
+
+
+def _index(node: list[Any], part: str, text: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise JobError(f"--set {text}: '{part}' must be a number from 0 to {len(node) - 1} (a list stands there)")
+    return int(part)
+
+
+def explain(error: ValidationError, raw: Any, model: type[BaseModel], where: str, prefix: str = "") -> str:
+    """Return one message for all faults pydantic found: the place, what was found, what is allowed."""
+    lines: dict[str, list[str]] = {}
+    for fault in error.errors():
+        place, parent = _place(fault["loc"], raw, model)
+        if fault["type"] == "extra_forbidden":
+            allowed = [f.alias or n for n, f in parent.model_fields.items()] if parent else []
+            text = f"unknown key{nearest(str(fault['loc'][-1]), allowed)} Allowed here: {', '.join(allowed)}"
+        elif fault["type"] == "missing":
+            text = "this is required and missing"
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            text = message if "found" in message else f"{message}; found {fault['input']!r}"
+        lines.setdefault(prefix + place, []).append(text)
+    body = [f"  {place}: {' - or: '.join(dict.fromkeys(texts))}" for place, texts in lines.items()]
+    return "\n".join([f"{where} is not a valid job:", *body])
+
+
+def _place(loc: tuple[int | str, ...], raw: Any, model: type[BaseModel]) -> tuple[str, type[BaseModel] | None]:
+    """Return the dotted place of a fault, and the section in which it lies."""
+    names: list[str] = []
+    section: type[BaseModel] | None = model
+    holder: type[BaseModel] | None = model
+    node = raw
+    for part in loc:
+        # pydantic adds the branch of a union ("str", "list[str]") to the place; only keys of the file are kept.
+        inside = isinstance(node, list) and isinstance(part, int)
+        known = isinstance(node, dict) and (part in node or (section is not None and part in _keys(section)))
+        if not inside and not known:
+            continue
+        names.append(str(part))
+        holder = section
+        if isinstance(node, dict):
+            section = _section(section, str(part))
+            node = node.get(part)
+        else:
+            node = node[part]
+    return ".".join(names) or "job", holder
+
+
+def _keys(section: type[BaseModel]) -> set[str]:
+    return {field.alias or name for name, field in section.model_fields.items()}
+
+
+def _section(section: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+    """Return the model of the section under ``key``, looking through Optional and list."""
+    for name, field in (section.model_fields if section else {}).items():
+        if key == (field.alias or name):
+            return model_in(field.annotation)
+    return None
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the settings class inside an annotation such as ``list[X] | None``, or None."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((m for m in map(model_in, typing.get_args(annotation)) if m), None)
+
+
+def _resolve_paths(job: Job, base: Path) -> Job:
+    def one(path: str) -> str:
+        if path.startswith("/vsi") or "://" in path:
+            return path
+        return str(base / Path(path).expanduser())
+
+    def many(path: str | list[str]) -> str | list[str]:
+        return one(path) if isinstance(path, str) else [one(p) for p in path]
+
+    imagery = []
+    for entry in job.imagery:
+        update: dict[str, Any] = {"path": many(entry.path)}
+        if isinstance(entry.dates, str) and entry.dates != "bands":
+            update["dates"] = one(entry.dates)
+        if entry.mask and entry.mask.path is not None:
+            update["mask"] = entry.mask.model_copy(update={"path": many(entry.mask.path)})
+        imagery.append(entry.model_copy(update=update))
+    update = {
+        "imagery": imagery,
+        "labels": job.labels.model_copy(update={"path": one(job.labels.path)}),
+        "output": one(job.output),
+    }
+    if job.area:
+        update["area"] = one(job.area)
+    if job.grid and job.grid.like:
+        update["grid"] = job.grid.model_copy(update={"like": one(job.grid.like)})
+    return job.model_copy(update=update)
