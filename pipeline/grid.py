@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterioWindow
 
@@ -80,7 +79,7 @@ def whole(geobox: GeoBox) -> Window:
 
 def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
     """Return the grid of a window, which may reach outside the raster: the plane goes on."""
-    return GeoBox(window.shape, geobox.affine * Affine.translation(window.x, window.y), geobox.crs)
+    return GeoBox(window.shape, geobox.translate_pix(window.x, window.y).affine, geobox.crs)
 
 
 def round_up(value: int, step: int) -> int:

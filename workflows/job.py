@@ -149,8 +149,7 @@ def make_job(raw: dict[str, Any], overrides: typing.Sequence[str] = (), *, base:
     JobError
         If something in it is not allowed.
     """
-    for override in overrides:
-        _override(raw, override)
+    apply_overrides(raw, overrides)
     try:
         job = Job.model_validate(raw)
     except ValidationError as error:
@@ -172,6 +171,12 @@ def _complete(model: ModelSettings, where: str) -> ModelSettings:
         raise JobError(f"{where} is not a valid job:\n  model.name: {error}") from error
     except ValidationError as error:
         raise JobError(explain(error, model.settings, settings, where, "model.")) from error
+
+
+def apply_overrides(raw: dict[str, Any], overrides: typing.Sequence[str]) -> None:
+    """Write ``KEY=VALUE`` overrides into a job given as plain values."""
+    for override in overrides:
+        _override(raw, override)
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

@@ -1,0 +1,188 @@
+"""Map new imagery with a trained bundle; bands are matched by name."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from models.bundle import Bundle
+from models.network import ModelError
+from models.settings import SaliencySettings
+from pipeline.errors import BundleError, JobError
+from pipeline.files import fingerprint, write_text
+from pipeline.grid import Window
+from pipeline.imagery.open import open_cube
+from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings
+from workflows.context import imagery_files, pathless
+from workflows.job import PredictSettings, apply_overrides, explain
+from workflows.output import Output
+from workflows.predict import MapRequest, make_map
+
+if TYPE_CHECKING:
+    from pipeline.imagery.cube import Cube
+    from workflows.console import Console
+
+# Pixels further than this from the training mean, in standard deviations, are said to be unlike it.
+_FAR = 6.0
+_SAMPLE = 256
+
+
+class ApplyJob(Settings):
+    """What `apply` can be told with ``--set``."""
+
+    imagery: list[ImagerySettings] = Field(min_length=1, description="The rasters to map.")
+    grid: GridSettings | None = Field(None, description="The output grid. Default: that of the first source.")
+    area: str | None = Field(None, description="Polygons; only inside them is mapped.")
+    predict: PredictSettings = Field(PredictSettings(), description="What is mapped.")
+    saliency: SaliencySettings = Field(SaliencySettings(), description="How the map is explained.")
+    compute: ComputeSettings = Field(ComputeSettings(), description="Where the work runs.")
+
+
+def apply(
+    folder: Path,
+    rasters: list[str],
+    output: Output,
+    console: Console,
+    *,
+    overrides: tuple[str, ...] = (),
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> list[tuple[str, Path]]:
+    """Map rasters with the bundle in ``folder``.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be read, or was trained on bands, dates or scales that the imagery does not have.
+    """
+    bundle = load_bundle(folder)
+    raw: dict[str, Any] = {"imagery": [{"path": rasters[0] if len(rasters) == 1 else rasters}]}
+    apply_overrides(raw, overrides)
+    try:
+        job = ApplyJob.model_validate(raw)
+    except ValidationError as error:
+        raise JobError(explain(error, raw, ApplyJob, "apply")) from error
+    console.stage(f"apply: {folder}")
+    cube, notes = open_cube(_with_nodata(job.imagery, bundle), job.grid, job.area)
+    console.notes(notes)
+    cube = fitted(cube, bundle)
+    console.notes(unlike(cube, bundle))
+    files = [fingerprint(p) for p in imagery_files(cube)]
+    request = MapRequest(
+        bundle=bundle,
+        folder=folder,
+        cube=cube,
+        predict=job.predict,
+        saliency=job.saliency,
+        compute=job.compute,
+        key_imagery={
+            "settings": [pathless(entry.model_dump(mode="json")) for entry in job.imagery],
+            "grid": None if job.grid is None else pathless(job.grid.model_dump(mode="json")),
+            "files": [pathless(f) for f in files],
+        },
+        software={name: version(name) for name in ("landweave", "torch", "rasterio", "numpy")},
+    )
+    if dry_run:
+        blocks = request.blocks()
+        console.note(f"would map {len(blocks)} blocks of {blocks.size} px into {output.maps}; nothing was written")
+        return []
+    with output.held():
+        write_text(output.folder / "apply.yaml", _yaml(job, folder))
+        output.log(inputs={"imagery": files}, bundle={"path": str(folder), "checksum": bundle.checksum}, notes=notes)
+        paths = make_map(request, output, console, overwrite=overwrite)
+    return [(path.stem, path) for path in paths]
+
+
+def _yaml(job: ApplyJob, folder: Path) -> str:
+    import yaml
+
+    return yaml.safe_dump({"bundle": str(folder)} | job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Load a bundle; its faults become the user's messages."""
+    try:
+        return Bundle.load(folder)
+    except ModelError as error:
+        raise BundleError(str(error)) from error
+
+
+def _with_nodata(entries: list[ImagerySettings], bundle: Bundle) -> list[ImagerySettings]:
+    """Let imagery that declares no nodata take the training imagery's; `open_cube` says where it is used."""
+    values = {fact["nodata"] for fact in bundle.imagery.values()}
+    if len(values) != 1 or None in values:
+        return entries
+    import rasterio
+
+    filled = []
+    for entry in entries:
+        path = entry.path if isinstance(entry.path, str) else entry.path[0]
+        declared: Any = None
+        if entry.nodata is None and Path(path).is_file():
+            with rasterio.open(path) as raster:
+                declared = raster.nodata
+        missing = entry.nodata is None and declared is None
+        filled.append(entry.model_copy(update={"nodata": values.copy().pop()}) if missing else entry)
+    return filled
+
+
+def fitted(cube: Cube, bundle: Bundle) -> Cube:
+    """Return the cube with the bundle's bands in the bundle's order.
+
+    Raises
+    ------
+    BundleError
+        If bands are missing, or the number of dates, the scale or the offset differ; prints both side by side.
+    """
+    missing = [b for b in bundle.bands if b not in cube.bands]
+    if missing:
+        raise BundleError(
+            "the imagery lacks bands that the model was trained on:\n"
+            f"  the model wants   {', '.join(bundle.bands)}\n"
+            f"  the imagery has   {', '.join(cube.bands)}\n"
+            f"  missing           {', '.join(missing)}\n"
+            "Bands are matched by name, in any order; name them with --set imagery.0.bands='{red: 3, ...}'."
+        )
+    if len(cube.dates) != len(bundle.time):
+        raise BundleError(
+            f"the model was trained on {len(bundle.time)} dates, the imagery has {len(cube.dates)}; give as many"
+        )
+    differing = []
+    for source in cube.sources:
+        for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
+            want = bundle.imagery.get(band)
+            if want and (want["scale"], want["offset"]) != (scale, offset):
+                differing.append(
+                    f"  {band}: the model wants scale {want['scale']:g}, offset {want['offset']:g}; "
+                    f"the imagery has scale {scale:g}, offset {offset:g}"
+                )
+    if differing:
+        raise BundleError(
+            "the imagery's values are not scaled like those the model was trained on:\n"
+            + "\n".join(differing)
+            + "\nState them with --set imagery.0.scale=... and --set imagery.0.offset=..."
+        )
+    return cube.select(bundle.bands)
+
+
+def unlike(cube: Cube, bundle: Bundle) -> list[str]:
+    """Return a sentence for each band with values far from those trained on, seen in a window in the middle."""
+    height, width = int(cube.geobox.shape.y), int(cube.geobox.shape.x)
+    rows, columns = min(height, _SAMPLE), min(width, _SAMPLE)
+    tile = cube.read(Window(y=(height - rows) // 2, x=(width - columns) // 2, height=rows, width=columns))
+    said = []
+    for i, band in enumerate(bundle.bands):
+        values = tile.values[:, i][tile.valid]
+        if not values.size:
+            continue
+        share = float(np.mean(np.abs((values - bundle.mean[i]) / bundle.std[i]) > _FAR))
+        if share > 0.001:
+            said.append(
+                f"{band}: {100 * share:.1f} % of the pixels in the middle lie more than {_FAR:g} standard deviations from "
+                "what the model was trained on; the map is not to be trusted there"
+            )
+    return said

@@ -1,0 +1,223 @@
+"""The command table. Nothing heavy is imported before a command is known: help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from workflows.console import Console
+    from workflows.context import Context
+
+app = typer.Typer(
+    name="landweave",
+    help="Land-cover maps without seams from satellite rasters and a handful of labelled polygons.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file.", show_default=False)]
+Rasters = Annotated[list[str], typer.Argument(metavar="RASTER...", help="Imagery: files or globs.", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the job, such as training.epochs=5."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make again what was made from other inputs, instead of refusing.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Labels = Annotated[str, typer.Option("--labels", metavar="FILE", help="Vector file, CSV of points, or label raster.")]
+FieldName = Annotated[str | None, typer.Option("--field", metavar="NAME", help="Field of the labels with the class.")]
+
+
+def _console(quiet: bool) -> Console:
+    from workflows.console import Console
+
+    return Console(quiet=quiet)
+
+
+def _context(job: Path, overrides: list[str] | None, overwrite: bool, quiet: bool) -> Context:
+    from workflows.context import Context
+    from workflows.job import load_job
+
+    return Context(load_job(job, overrides or ()), _console(quiet), overwrite=overwrite)
+
+
+def _stages(context: Context, stages: tuple[str, ...], dry_run: bool) -> None:
+    from workflows.check import check
+    from workflows.run import run
+
+    if dry_run:
+        check(context)
+        return
+    made = run(context, stages)
+    context.console.summary(f"{context.job.name}: done", made)
+
+
+def _stage_command(name: str, stages: tuple[str, ...], text: str) -> Callable[..., None]:
+    def command(
+        job: JobFile, set_: Set = None, overwrite: Overwrite = False, dry_run: DryRun = False, quiet: Quiet = False
+    ) -> None:
+        _stages(_context(job, set_, overwrite, quiet), stages, dry_run)
+
+    command.__name__ = name
+    command.__doc__ = text
+    return command
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to put it.")] = Path("demo"),
+    set_: Set = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    side: Annotated[int, typer.Option(min=128, help="Side of the scene in pixels.")] = 1024,
+) -> None:
+    """Make a realistic scene, train, map, explain and report: the whole job in a few minutes on two cores."""
+    from workflows.demo import demo as work
+
+    console = _console(quiet)
+    made = work(folder, console, overrides=tuple(set_ or ()), overwrite=overwrite, side=side)
+    console.summary("demo: done", made)
+
+
+@app.command()
+def init(
+    rasters: Rasters,
+    labels: Labels,
+    field: FieldName = None,
+    job: Annotated[Path, typer.Option("-o", "--job", metavar="JOB", help="Job file to write.")] = Path("job.yaml"),
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a commented job file from what the data say."""
+    from workflows.init import init as work
+
+    console = _console(quiet)
+    work(rasters, labels, field, job, console, overrides=tuple(set_ or ()))
+    console.summary("init: done; read it, change what you like, then: landweave run " + str(job), [("job file", job)])
+
+
+@app.command()
+def check(job: JobFile, set_: Set = None, quiet: Quiet = False) -> None:
+    """Open everything, print grid, bands, dates, labels, folds, blocks, memory and disk; find what would fail."""
+    _stages(_context(job, set_, False, quiet), (), dry_run=True)
+
+
+for _name, _these, _text in (
+    ("prepare", ("prepare",), "Cut training samples: imagery and labels to the chip store."),
+    ("train", ("train",), "Train the network, and cut its samples first where that is not done."),
+    ("predict", ("predict",), "Map the whole grid with the trained network."),
+    ("evaluate", ("evaluate",), "Measure accuracy on the test fold, and areas of the map."),
+    ("report", ("report",), "Write the report page from what was measured."),
+    (
+        "run",
+        ("prepare", "train", "predict", "evaluate", "report"),
+        "Run all stages; skip what is up to date, resume what is not.",
+    ),
+):
+    app.command(_name)(_stage_command(_name, _these, _text))
+
+
+@app.command("map")
+def map_(
+    rasters: Rasters,
+    labels: Labels,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")],
+    field: FieldName = None,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go from data to map in one line: init and run."""
+    from workflows.context import Context
+    from workflows.init import described
+    from workflows.job import make_job
+
+    raw: dict[str, Any] = described(rasters, labels, field, str(output)) | {"name": output.name or "map"}
+    context = Context(make_job(raw, set_ or (), base=Path.cwd()), _console(quiet), overwrite=overwrite)
+    _stages(context, ("prepare", "train", "predict", "evaluate", "report"), dry_run)
+
+
+@app.command()
+def apply(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a trained model: <output>/model.")],
+    rasters: Rasters,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")],
+    set_: Set = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Map new imagery with a trained bundle; bands are matched by name."""
+    from workflows.apply import apply as work
+    from workflows.output import Output
+
+    console = _console(quiet)
+    made = work(
+        bundle,
+        rasters,
+        Output(output.absolute()),
+        console,
+        overrides=tuple(set_ or ()),
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    console.summary("apply: done", made)
+
+
+@app.command()
+def networks() -> None:
+    """List the networks with their parameters, context and cost."""
+    from workflows.networks import show_networks
+
+    show_networks(_console(quiet=False))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the job file, for editors and checkers."""
+    from workflows.jobtext import schema as text
+
+    typer.echo(text())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do."""
+    from workflows.doctor import doctor as work
+
+    work(_console(quiet=False))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends with one message and the exit status of its kind."""
+    from pipeline.errors import LandweaveError
+
+    # Lightning and Dask print advice about this machine that no user of landweave can act on.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    try:
+        app(arguments)
+    except LandweaveError as error:
+        from workflows.console import error as show
+
+        show(str(error))
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        from workflows.console import error as show
+
+        show("stopped; what is done is kept: give the same command again to go on")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""One block of a map: a pure function of (bundle, cube, block). The same task runs in threads, processes and clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from models.inference import scores
+from models.saliency import gradient, reduce
+from pipeline.grid import Block, BlockGrid, whole
+from pipeline.maps.parts import PartRecord, write_parts
+from workflows.scoring import Scorer, load_scorer
+
+if TYPE_CHECKING:
+    from pipeline.imagery.cube import Cube, Tile
+    from pipeline.maps.layers import Layer
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapTask:
+    """What every block of one map shares.
+
+    Attributes
+    ----------
+    bundle, checksum
+        Folder and checksum of the trained model.
+    cube : Cube
+        The imagery, with the bundle's bands in the bundle's order.
+    blocks : BlockGrid
+        The blocks. Their halo is the network's, or twice that where saliency is made: see `explain`.
+    halo : int
+        The network's halo.
+    layers : tuple of Layer
+        What is made.
+    folder : Path
+        Where parts are written.
+    per : tuple of str
+        Saliency reductions: ``pixel``, ``band``, ``date``; empty where no saliency is made.
+    codes : tuple of int
+        Code of each class index in the class map.
+    """
+
+    bundle: Path
+    checksum: str
+    cube: Cube
+    blocks: BlockGrid
+    halo: int
+    layers: tuple[Layer, ...]
+    folder: Path
+    per: tuple[str, ...]
+    codes: tuple[int, ...]
+
+    def __call__(self, index: int) -> PartRecord:
+        """Read, score, explain and write one block."""
+        block = self.blocks[index]
+        tile = self.cube.read(block.padded)
+        arrays = None
+        # A block without any valid pixel is nodata; the network is not asked.
+        if tile.valid[:, *block.inner.within(block.padded)].any():
+            arrays = self.compute(block, tile)
+        return write_parts(self.folder, self.layers, block, arrays, self.cube.geobox)
+
+    def compute(self, block: Block, tile: Tile) -> dict[str, Array]:
+        """Return the layers of one block, (bands, h, w) each, cut to the part of the core inside the raster."""
+        scorer = load_scorer(self.bundle, self.checksum)
+        with scorer.turn():
+            tensors = scorer.tensors(tile.values, tile.valid)
+            if self.per:
+                found, saliency = self.explain(scorer, block, *tensors)
+            else:
+                found, saliency = scores(scorer.network, *tensors), {}
+            y, x = block.inner.within(block.padded)
+            mine = found[0, :, y, x]
+            winner = mine.argmax(0).cpu().numpy()
+            probabilities = torch.softmax(mine.float() / scorer.temperature, 0).cpu().numpy()
+        valid = tile.valid[:, y, x].any(0)
+        if not np.isfinite(probabilities[:, valid]).all():
+            raise FloatingPointError(f"block {block.index} ({block.inner}): the network's scores are not finite")
+        made: dict[str, Array] = {}
+        for layer in self.layers:
+            if layer.name == "classes":
+                values = np.asarray(self.codes)[winner][None]
+            elif layer.name == "confidence":
+                values = layer.encode(probabilities.max(0, keepdims=True))
+            elif layer.name == "probabilities":
+                values = layer.encode(probabilities)
+            else:
+                values = saliency[layer.name][:, y, x]
+            made[layer.name] = np.where(valid, values, layer.nodata).astype(layer.dtype)
+        return made
+
+    def explain(
+        self, scorer: Scorer, block: Block, cube: torch.Tensor, valid: torch.Tensor, time: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, Array]]:
+        """Return the scores and the gradient layers, exact on the core.
+
+        An input value of the core moves scores up to one halo away, and those scores are right only where their own
+        halo was read: so core + 2 halo is read, and the target is the sum of winning scores over core + halo.
+        """
+        where = torch.zeros(valid.shape[0], *valid.shape[2:], dtype=torch.bool, device=valid.device)
+        inside = block.core.pad(self.halo).intersect(whole(self.blocks.geobox))
+        assert inside is not None
+        where[:, *inside.within(block.padded)] = True
+        attribution, found = gradient(scorer.network, cube, valid, time, where & valid.any(1))
+        made = {}
+        for per, name in (("pixel", "saliency"), ("band", "saliency_bands"), ("date", "saliency_dates")):
+            if per in self.per:
+                layer = reduce(attribution, per)[0].cpu().numpy()
+                made[name] = layer[None] if layer.ndim == 2 else layer
+        return found.detach(), made

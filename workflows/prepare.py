@@ -1,0 +1,61 @@
+"""Cut the training samples: imagery and labels to the chip store."""
+
+from __future__ import annotations
+
+from pipeline.engine import dask_client
+from pipeline.files import digest_of
+from pipeline.samples.chips import ChipStore, cut_chips
+from workflows.context import Context
+
+
+def prepare(context: Context) -> ChipStore:
+    """Cut the chips of a job, or open them where they are up to date; print what each label matched.
+
+    Raises
+    ------
+    StaleError
+        If the folder holds chips made from other inputs and overwriting was not asked for.
+    LabelError, ImageryError
+        If labels or imagery do not fit.
+    """
+    output, console = context.output, context.console
+    console.stage("prepare: imagery and labels to chips")
+    key = context.key_prepare()
+    if output.fresh("prepare", key, overwrite=context.overwrite) and output.chips.is_dir():
+        console.note("up to date")
+        return ChipStore.open(output.chips)
+    output.begin("prepare", key)
+    with dask_client(context.job.compute) as client, console.progress("cutting chips", 1, " blocks") as advance:
+        done = 0
+
+        def progress(now: int, total: int) -> None:
+            nonlocal done
+            advance.total(total)
+            advance(now - done)
+            done = now
+
+        store = cut_chips(
+            context.cube,
+            context.labels,
+            context.folds,
+            size=context.chip_size,
+            halo=context.folds.buffer,
+            path=output.chips,
+            key=digest_of(key),
+            max_per_class=context.job.chips.max_per_class,
+            seed=context.job.folds.seed,
+            scheduler=client,
+            progress=progress,
+        )
+    show_labels(context, store)
+    output.finish("prepare", key)
+    return store
+
+
+def show_labels(context: Context, store: ChipStore) -> None:
+    """Print the table of what each label value matched."""
+    rows = store.table()
+    if rows:
+        columns = list(rows[0])
+        context.console.table("  labels", columns, [[row[c] for c in columns] for row in rows])
+    context.say(store.notes)

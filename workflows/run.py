@@ -1,0 +1,76 @@
+"""All stages of a job, in order; what is up to date is skipped, what is not is resumed."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from pipeline.files import write_text
+from workflows.context import Context
+from workflows.evaluate import evaluate
+from workflows.predict import MapRequest, make_map
+from workflows.prepare import prepare
+from workflows.reporting import report
+from workflows.train import train, trained
+
+STAGES = ("prepare", "train", "predict", "evaluate", "report")
+
+
+def run(context: Context, stages: tuple[str, ...] = STAGES) -> list[tuple[str, Path]]:
+    """Run stages of a job while holding its output folder; return what was made and where.
+
+    Raises
+    ------
+    LandweaveError
+        Any fault of the request or of the work, as one message.
+    """
+    output = context.output
+    made: list[tuple[str, Path]] = []
+    with output.held():
+        write_text(output.job, context.job.to_yaml())
+        output.log(software=context.software | {"python": platform.python_version()}, inputs=context.inputs)
+        for stage in stages:
+            start = time.monotonic()
+            made += _STAGES[stage](context)
+            output.log(seconds={stage: round(time.monotonic() - start, 2)})
+        output.log(notes=context.notes)
+    return made
+
+
+def _prepare(context: Context) -> list[tuple[str, Path]]:
+    prepare(context)
+    return [("chips", context.output.chips)]
+
+
+def _train(context: Context) -> list[tuple[str, Path]]:
+    train(context)
+    return [("model", context.output.model)]
+
+
+def _predict(context: Context) -> list[tuple[str, Path]]:
+    bundle = trained(context)
+    context.console.stage("predict: blocks to maps")
+    request = MapRequest(
+        bundle=bundle,
+        folder=context.output.model,
+        cube=context.cube,
+        predict=context.job.predict,
+        saliency=context.job.saliency,
+        compute=context.job.compute,
+        key_imagery=context.key_imagery(),
+        software=context.software,
+    )
+    paths = make_map(request, context.output, context.console, overwrite=context.overwrite)
+    return [(path.stem, path) for path in paths]
+
+
+def _evaluate(context: Context) -> list[tuple[str, Path]]:
+    evaluate(context)
+    return [("accuracy", context.output.report / "accuracy.json")]
+
+
+def _report(context: Context) -> list[tuple[str, Path]]:
+    return [("report", report(context))]
+
+
+_STAGES = {"prepare": _prepare, "train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report}

@@ -1,0 +1,91 @@
+"""The bundle at work on a window: read, normalise, score. The one path from imagery to scores."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.bundle import Bundle
+from models.inference import prepare
+from models.network import Network
+from pipeline.imagery.statistics import Statistics
+
+# Only the forward pass holds an accelerator; reading and writing of other blocks go on beside it.
+_DEVICE = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A trained network made ready for prediction, with what it needs beside its weights."""
+
+    network: Network
+    statistics: Statistics
+    time: torch.Tensor
+    temperature: float
+    device: torch.device
+
+    def tensors(self, values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> tuple[torch.Tensor, ...]:
+        """Return normalised cube (1, T, C, H, W), valid (1, T, H, W) and time (1, T) on the device."""
+        cube = torch.from_numpy(self.statistics.normalise(values, valid))[None]
+        return cube.to(self.device), torch.from_numpy(valid)[None].to(self.device), self.time.to(self.device)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the device.
+
+        On a CPU every block computes on one thread of its own: blocks in parallel need no turns, and the result
+        does not depend on how many threads a machine has.
+        """
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+            yield
+        else:
+            with _DEVICE:
+                yield
+
+
+def device() -> torch.device:
+    """Return the device to predict on: the accelerator if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def scorer_of(bundle: Bundle) -> Scorer:
+    """Return the scorer of a bundle on this machine's device."""
+    place = device()
+    network: Any = prepare(bundle.network)
+    assert isinstance(network, nn.Module)
+    return Scorer(
+        network=network.to(place),
+        statistics=Statistics(
+            mean=np.asarray(bundle.mean, dtype=np.float32), std=np.asarray(bundle.std, dtype=np.float32)
+        ),
+        time=torch.as_tensor(np.asarray(bundle.time, dtype=np.float32))[None],
+        temperature=bundle.temperature,
+        device=place,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _load(folder: str, checksum: str) -> Scorer:
+    bundle = Bundle.load(Path(folder))
+    if bundle.checksum != checksum:
+        raise RuntimeError(f"the bundle {folder} was changed while it was in use")
+    return scorer_of(bundle)
+
+
+_LOADING = threading.Lock()
+
+
+def load_scorer(folder: Path, checksum: str) -> Scorer:
+    """Return the scorer of a bundle on disk; each process loads it once."""
+    with _LOADING:
+        return _load(str(folder), checksum)
