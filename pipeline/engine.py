@@ -74,7 +74,7 @@ def dask_client(compute: ComputeSettings) -> Iterator[Client]:
     with dask.config.set(quiet):
         if compute.scheduler:
             try:
-                client = Client(compute.scheduler, timeout="20s")
+                client = Client(compute.scheduler, timeout="5s")
             except (OSError, TimeoutError) as error:
                 raise RunError(
                     f"compute.scheduler: no Dask scheduler answers at {compute.scheduler} ({error}); start one there "

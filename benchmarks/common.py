@@ -1,0 +1,68 @@
+"""What the benchmarks share: a raster, a bundle without training, and a quiet console."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+
+from models.bundle import Bundle
+from models.network import build
+from models.settings import SaliencySettings
+from pipeline.imagery.open import open_cube
+from pipeline.settings import ComputeSettings, ImagerySettings
+from workflows.job import PredictSettings
+from workflows.predict import MapRequest
+
+BANDS = ("blue", "green", "red", "nir")
+CLASSES = 8
+
+
+def make_raster(path: Path, side: int, seed: int = 0) -> Path:
+    """Write a side x side x 4 uint16 GeoTIFF, 512 tiles, DEFLATE with predictor: smooth land with noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:512, :512] / 512 * 2 * np.pi
+    tiles = [
+        (2000 + 600 * np.sin(y * (i + 1)) * np.cos(x * (i + 2)) + rng.normal(0, 60, (512, 512))).astype(np.uint16)
+        for i in range(len(BANDS))
+    ]
+    profile = {
+        "driver": "GTiff", "width": side, "height": side, "count": len(BANDS), "dtype": "uint16", "tiled": True,
+        "blockxsize": 512, "blockysize": 512, "compress": "deflate", "predictor": 2, "interleave": "band",
+        "crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000), "nodata": 0, "bigtiff": "if_safer",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as raster:
+        for i, name in enumerate(BANDS, 1):
+            raster.set_band_description(i, name)
+        for row in range(0, side, 512):
+            for column in range(0, side, 512):
+                height, width = min(512, side - row), min(512, side - column)
+                window = ((row, row + height), (column, column + width))
+                raster.write(np.stack([t[:height, :width] for t in tiles]), window=window)
+    return path
+
+
+def make_bundle(folder: Path, name: str, settings: dict[str, object]) -> Bundle:
+    """Save and load a bundle with random weights: what a map costs does not depend on what was learned."""
+    network = build(name, settings, bands=len(BANDS), dates=1, classes=CLASSES)
+    legend = [
+        {"name": f"class {i}", "code": i, "color": f"#{i * 30:02x}{255 - i * 30:02x}40", "values": [str(i)]}
+        for i in range(1, CLASSES + 1)
+    ]
+    bundle = Bundle(
+        network=network, bands=list(BANDS), dates=[None], time=[0.0], mean=[2000.0] * 4, std=[400.0] * 4, legend=legend,
+        temperature=1.0, figures={}, training={}, imagery={}, created="2020-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    bundle.save(folder)
+    return Bundle.load(folder)
+
+
+def request(raster: Path, folder: Path, bundle: Bundle, layers: list[str], threads: int) -> MapRequest:
+    """Return the request of a map of a raster."""
+    cube, _ = open_cube([ImagerySettings(path=str(raster))], None, None)
+    return MapRequest(
+        bundle=bundle, folder=folder, cube=cube, predict=PredictSettings(layers=layers), saliency=SaliencySettings(),
+        compute=ComputeSettings(threads=threads), key_imagery={}, software={"landweave": "benchmark"},
+    )  # fmt: skip

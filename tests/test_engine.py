@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine import Failure, cores, dask_client, memory_budget, run_tasks, width
+from pipeline.errors import RunError
+from pipeline.settings import ComputeSettings
+
+
+def square(i: int) -> int:
+    return i * i
+
+
+def fails_on_three(i: int) -> int:
+    if i == 3:
+        raise ValueError("three")
+    return i
+
+
+class Flaky:
+    """Fails the first time an item is tried."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, i: int) -> int:
+        mark = self.folder / str(i)
+        if not mark.exists():
+            mark.touch()
+            raise OSError("once")
+        return i
+
+
+@pytest.mark.parametrize("compute", [ComputeSettings(threads=2), ComputeSettings(workers=2, threads=1)])
+def test_every_item_is_done_once(compute: ComputeSettings) -> None:
+    seen: dict[int, int] = {}
+    with dask_client(compute) as client:
+        assert width(client) == 2
+        assert run_tasks(square, range(40), client=client, on_result=seen.__setitem__) == []
+    assert seen == {i: i * i for i in range(40)}
+
+
+def test_submission_is_bounded() -> None:
+    drawn = 0
+    most = 0
+    done = 0
+    lock = threading.Lock()
+
+    def items():  # noqa: ANN202
+        nonlocal drawn, most
+        for i in range(200):
+            with lock:
+                drawn += 1
+                most = max(most, drawn - done)
+            yield i
+
+    def count(*_: int) -> None:
+        nonlocal done
+        with lock:
+            done += 1
+
+    with dask_client(ComputeSettings(threads=2)) as client:
+        run_tasks(square, items(), client=client, on_result=count)
+    assert (drawn, done) == (200, 200)
+    assert most <= 2 * 2 + 1
+
+
+def test_what_fails_is_named_and_the_rest_is_done() -> None:
+    seen: list[int] = []
+    with dask_client(ComputeSettings(threads=2)) as client:
+        failures = run_tasks(
+            fails_on_three, range(6), client=client, on_result=lambda i, _: seen.append(i), retries=1
+        )
+    assert failures == [Failure(item=3, error="ValueError: three")]
+    assert sorted(seen) == [0, 1, 2, 4, 5]
+
+
+def test_a_task_is_tried_again(tmp_path: Path) -> None:
+    seen: list[int] = []
+    with dask_client(ComputeSettings(threads=2)) as client:
+        assert not run_tasks(
+            Flaky(tmp_path), range(5), client=client, on_result=lambda i, _: seen.append(i), retries=1
+        )
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_a_fatal_error_ends_the_work() -> None:
+    with dask_client(ComputeSettings(threads=1)) as client, pytest.raises(ValueError, match="three"):
+        run_tasks(fails_on_three, range(6), client=client, on_result=lambda *_: None, retries=0, fatal=(ValueError,))
+
+
+def test_no_scheduler_is_said() -> None:
+    with pytest.raises(RunError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):  # noqa: SIM117
+        with dask_client(ComputeSettings(scheduler="tcp://127.0.0.1:9")):
+            pass
+
+
+def test_the_budget() -> None:
+    assert memory_budget("2GiB") == 2 << 30
+    assert 0 < memory_budget() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with pytest.raises(RunError, match="expected a size such as 8GiB, found 'much'"):
+        memory_budget("much")
+    assert cores() >= 1

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import write_job
+
+from pipeline.errors import JobError
+from workflows.job import load_job
+from workflows.jobtext import commented, reference, schema
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_defaults_are_written_out(tmp_path: Path) -> None:
+    job = load_job(write_job(tmp_path / "sinop.yaml"))
+    dumped = yaml.safe_load(job.to_yaml())
+    assert job.name == "sinop"
+    assert dumped["training"]["batch_size"] == job.training.batch_size
+    assert dumped["model"] == {"name": "mlp", **job.model.settings}
+    assert dumped["predict"]["layers"] == ["classes", "confidence", "saliency"]
+
+
+def test_the_resolved_job_loads_again_unchanged(tmp_path: Path) -> None:
+    job = load_job(write_job(tmp_path / "a.yaml"))
+    again = tmp_path / "out.yaml"
+    again.write_text(job.to_yaml())
+    assert load_job(again) == job
+
+
+def test_paths_are_relative_to_the_job_file(tmp_path: Path) -> None:
+    job = load_job(write_job(tmp_path / "a.yaml", imagery=[{"path": ["b.tif", "/c.tif"]}], area="../aoi.gpkg"))
+    assert job.imagery[0].path == [str(tmp_path / "b.tif"), "/c.tif"]
+    assert job.area == str(tmp_path / "../aoi.gpkg")
+    assert job.folder == tmp_path / "out"
+
+
+def test_set_overrides_any_field(tmp_path: Path) -> None:
+    path = write_job(tmp_path / "a.yaml")
+    job = load_job(path, ["training.epochs=7", "imagery.0.scale=0.5", "predict.layers=[classes]", "folds.k=3"])
+    assert (job.training.epochs, job.imagery[0].scale, job.predict.layers, job.folds.k) == (7, 0.5, ["classes"], 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs", "expected KEY=VALUE"),
+        ("training.epochs.x=1", "holds the value 3, which has no parts"),
+        ("imagery.5.scale=1", "'5' must be a number from 0 to 0"),
+        ("training.epochs=[", "not valid YAML"),
+        ("training.epoch=5", "training.epoch: unknown key; did you mean 'epochs'?"),
+        ("training.optimizer.lr=fast", "training.optimizer.lr: Input should be a valid number"),
+        ("model.widht=3", "model.widht: unknown key"),
+        ("model.name=unett", "did you mean 'unet'?"),
+        ("predict.layers=[clases]", "predict.layers.0: Input should be 'classes', 'confidence'"),
+        ("labels.path=null", "labels.path: Input should be a valid string; found None"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(JobError) as caught:
+        load_job(write_job(tmp_path / "a.yaml"), [override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "a job file holds `key: value` lines, found list"),
+        ("a: 1\na: 2", "the key 'a' is given twice"),
+        ("a: [", "is not a valid YAML file"),
+        ("labels: {path: x}", "imagery: this is required and missing"),
+        ("imagery: !!python/object/apply:os.system [echo]", "is not a valid YAML file"),
+    ],
+)
+def test_a_file_that_is_no_job_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(JobError) as caught:
+        load_job(path)
+    assert message in str(caught.value)
+
+
+def test_a_missing_job_file_names_the_nearest(tmp_path: Path) -> None:
+    write_job(tmp_path / "sinop.yaml")
+    with pytest.raises(JobError, match=r"there is no such job file; did you mean 'sinop.yaml'\?"):
+        load_job(tmp_path / "sinpo.yaml")
+
+
+def test_dates_stay_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("imagery: [{path: a.tif, date: 2021-06-30}]\nlabels: {path: b.gpkg}\n")
+    assert load_job(path).imagery[0].date == "2021-06-30"
+
+
+def test_the_commented_job_file_is_the_job(tmp_path: Path) -> None:
+    values = yaml.safe_load(write_job(tmp_path / "a.yaml").read_text())
+    text = commented(values)
+    (tmp_path / "b.yaml").write_text(text)
+    assert yaml.safe_load(text) == values
+    assert load_job(tmp_path / "b.yaml", ["name=a"]) == load_job(tmp_path / "a.yaml")
+
+
+def test_every_commented_default_can_be_uncommented(tmp_path: Path) -> None:
+    values = yaml.safe_load(write_job(tmp_path / "a.yaml").read_text())
+    lines = commented(values).split("\n")
+    for i, line in enumerate(lines):
+        bare = line.replace("# ", "", 1)
+        key, _, value = bare.strip().partition(": ")
+        if line.strip().startswith("# ") and key.replace("_", "").isalpha() and key.islower() and value and " " not in key:
+            if value == "null" or value in ("''", '""'):
+                continue
+            (tmp_path / "b.yaml").write_text("\n".join([*lines[:i], bare, *lines[i + 1 :]]))
+            load_job(tmp_path / "b.yaml")
+
+
+def test_the_schema_knows_every_network() -> None:
+    document = json.loads(schema())
+    names = {n["properties"]["name"]["const"] for n in document["$defs"]["ModelSettings"]["anyOf"]}
+    assert names >= {"mlp", "unet"}
+    assert document["properties"]["imagery"]["description"]
+
+
+def test_every_field_is_documented() -> None:
+    assert "|  |\n" not in reference().replace("| `", "\n| `")
+    for line in reference().split("\n"):
+        if line.startswith("| `"):
+            assert line.rstrip("| ").count("|") >= 3, line
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "job.md").read_text(encoding="utf-8") == reference() + "\n", "run `make docs`"

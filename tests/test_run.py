@@ -1,0 +1,185 @@
+"""The whole job on a small scene, through the command line, and what happens when it is disturbed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import write_job, write_labels, write_scene
+
+from workflows.cli import main
+
+LAYERS = "predict.layers=[classes, confidence, probabilities, saliency]"
+
+
+def cli(*arguments: object) -> int:
+    """Run the command line in this process; return its exit status."""
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((folder / "maps").iterdir()) if p.is_file()}
+
+
+@pytest.mark.parametrize("model", ["{name: mlp, hidden: [8]}", "{name: unet, width: 4, depth: 1}"])
+def test_from_raster_and_polygons_to_maps(folder: Path, model: str) -> None:
+    assert cli("run", folder / "job.yaml", "--quiet", "--set", f"model={model}", "--set", LAYERS) == 0
+    out = folder / "out"
+    accuracy = json.loads((out / "report" / "accuracy.json").read_text())
+    assert accuracy["n"] == sum(map(sum, accuracy["confusion"])) > 0
+    assert [c["name"] for c in accuracy["classes"]] == ["field", "forest", "water"]
+    with rasterio.open(out / "maps" / "classes.tif") as raster, rasterio.open(folder / "scene.tif") as scene:
+        assert (raster.shape, raster.transform, raster.crs) == (scene.shape, scene.transform, scene.crs)
+        values = raster.read(1)
+        assert (values[:5, :5] == raster.nodata).all()
+        assert (values == raster.nodata).sum() == 25
+    for name in ("confidence", "probabilities", "saliency", "saliency_bands", "saliency_dates"):
+        assert (out / "maps" / f"{name}.tif").is_file()
+    assert (out / "report" / "index.html").is_file()
+    assert (out / "model" / "weights.safetensors").is_file()
+    assert json.loads((out / "run.json").read_text())["inputs"]["imagery"][0]["sha256"]
+    assert "epochs: 3" in (out / "job.yaml").read_text()
+
+
+def test_a_second_run_does_nothing_and_a_changed_job_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli("run", folder / "job.yaml") == 0
+    before = digests(folder / "out")
+    capfd.readouterr()
+    assert cli("run", folder / "job.yaml") == 0
+    assert capfd.readouterr().err.count("up to date") == 3
+    assert cli("run", folder / "job.yaml", "--set", "training.epochs=4") == 2
+    assert "training.epochs: 3 -> 4" in capfd.readouterr().err
+    assert digests(folder / "out") == before
+    assert cli("run", folder / "job.yaml", "--set", "training.epochs=4", "--overwrite", "--quiet") == 0
+    assert digests(folder / "out") != before
+
+
+def test_the_same_job_gives_the_same_map_on_any_number_of_workers(folder: Path) -> None:
+    runs = []
+    for i, compute in enumerate(("{threads: 1}", "{threads: 3}", "{workers: 2}")):
+        assert cli("run", folder / "job.yaml", "-q", "--set", f"output=out{i}", "--set", f"compute={compute}",
+                   "--set", "predict.block=32", "--set", "model={name: unet, width: 4, depth: 1}") == 0  # fmt: skip
+        with rasterio.open(folder / f"out{i}" / "maps" / "classes.tif") as raster:
+            classes = raster.read()
+        with rasterio.open(folder / f"out{i}" / "maps" / "saliency.tif") as raster:
+            runs.append((classes, raster.read()))
+        bundle = json.loads((folder / f"out{i}" / "model" / "bundle.json").read_text())
+        bundle.pop("created")
+        runs[-1] += (bundle,)
+    for classes, saliency, bundle in runs[1:]:
+        np.testing.assert_array_equal(classes, runs[0][0])
+        np.testing.assert_array_equal(saliency, runs[0][1])
+        assert bundle == runs[0][2]
+
+
+def test_block_size_changes_nothing(folder: Path) -> None:
+    found = []
+    assert cli("run", folder / "job.yaml", "-q", "--set", "model={name: unet, width: 4, depth: 2}", "--set", LAYERS) == 0
+    for block in (16, 64, 96):
+        assert cli("predict", folder / "job.yaml", "-q", "--overwrite", "--set", "model={name: unet, width: 4, depth: 2}",
+                   "--set", LAYERS, "--set", f"predict.block={block}") == 0  # fmt: skip
+        layers = {}
+        for name in ("classes", "probabilities", "saliency", "saliency_bands"):
+            with rasterio.open(folder / "out" / "maps" / f"{name}.tif") as raster:
+                layers[name] = raster.read().astype(float)
+        found.append(layers)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other["classes"], found[0]["classes"])
+        np.testing.assert_allclose(other["probabilities"], found[0]["probabilities"], atol=1)
+        for name in ("saliency", "saliency_bands"):
+            np.testing.assert_allclose(other[name], found[0][name], atol=1e-5)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    code = "import sys; from workflows.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "run", str(folder / "job.yaml"), "--quiet", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_map(folder: Path) -> None:
+    write_scene(folder / "scene.tif", side=240)
+    write_labels(folder / "fields.gpkg", side=240)
+    options = ["--set", "predict.block=16", "--set", "model={name: unet, width: 4, depth: 1}", "--set", "compute={threads: 1}"]
+    assert cli("train", folder / "job.yaml", *options, "-q") == 0
+    maps = folder / "out" / "maps"
+    killed = 0
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = start(folder, *options)
+        deadline = time.monotonic() + 60
+        parts = folder / "out" / ".landweave" / "parts"
+        before = len(list(parts.glob("**/*.tif")))
+        # Killed a while after the blocks have begun, so that each time some are done and some are not.
+        while process.poll() is None and time.monotonic() < deadline and len(list(parts.glob("**/*.tif"))) < before + 20:
+            time.sleep(0.01)
+        time.sleep(float(rng.uniform(0, 0.3)))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.communicate()
+        for path in maps.glob("*.tif"):
+            with rasterio.open(path) as raster:
+                raster.read()
+    assert killed
+    process = start(folder, *options)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    disturbed = digests(folder / "out")
+    assert cli("predict", folder / "job.yaml", *options, "--set", "predict.block=32", "--overwrite", "-q") == 0
+    assert cli("predict", folder / "job.yaml", *options, "--overwrite", "-q") == 0
+    assert digests(folder / "out") == disturbed
+
+
+def test_an_output_folder_in_use_is_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from workflows.output import Output
+
+    pid = os.fork()
+    if not pid:
+        with Output(folder / "out").held():
+            (folder / "held").touch()
+            time.sleep(30)
+        os._exit(0)
+    try:
+        while not (folder / "held").exists():
+            time.sleep(0.01)
+        assert cli("run", folder / "job.yaml") == 2
+        message = capfd.readouterr().err
+        assert "is in use by another run" in message
+        assert f"process {pid} on" in message
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    # The lock died with its holder: nothing has to be removed by hand.
+    assert cli("prepare", folder / "job.yaml", "-q") == 0
+
+
+def test_apply_maps_another_scene(folder: Path) -> None:
+    assert cli("run", folder / "job.yaml", "-q") == 0
+    write_scene(folder / "later.tif", side=60, seed=7)
+    assert cli("apply", folder / "out" / "model", folder / "later.tif", "-o", folder / "later", "-q") == 0
+    with rasterio.open(folder / "later" / "maps" / "classes.tif") as raster:
+        assert raster.shape == (60, 60)
+
+
+def test_few_labels_are_cross_validated(folder: Path) -> None:
+    write_labels(folder / "fields.gpkg", every=5)
+    write_job(folder / "job.yaml", folds={})
+    assert cli("run", folder / "job.yaml", "-q") == 0
+    accuracy = json.loads((folder / "out" / "report" / "accuracy.json").read_text())
+    assert len(accuracy["rounds"]) == 5
+    labelled = sum(c["support"] for c in accuracy["classes"])
+    assert accuracy["n"] == labelled == sum(r["network"]["n"] for r in accuracy["rounds"])
