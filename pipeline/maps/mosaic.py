@@ -1,0 +1,220 @@
+"""Parts to one cloud-optimised GeoTIFF per layer."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ElementTree, SubElement
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+
+from pipeline.errors import RunError
+from pipeline.files import sync, whole_file
+from pipeline.grid import Block
+from pipeline.maps.layers import Layer, rgb
+from pipeline.maps.parts import PartStore, part_path
+
+# GDAL's name of each type we store.
+_GDAL_TYPE = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
+_TILE = 512
+_CACHE = 256 << 20
+
+
+def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int = 1) -> Path:
+    """Write the parts of a layer as one cloud-optimised GeoTIFF, verified before it gets its name.
+
+    Blocks without a part are nodata. Memory does not grow with the raster, and the bytes depend on nothing but the
+    values and the layer.
+
+    Parameters
+    ----------
+    store : PartStore
+        The parts.
+    layer : Layer
+        Which layer.
+    out : Path
+        The file to be made.
+    threads : int
+        Threads for compression and for reading back.
+
+    Raises
+    ------
+    RunError
+        If the disk is full, or the file does not hold what the parts hold.
+    """
+    folder = store.folder / "mosaic" / layer.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        source = _describe(store, layer, folder)
+        with whole_file(out) as temporary, rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_PAM_ENABLED=False):
+            try:
+                rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
+                sync(temporary)
+                _verify(store, layer, temporary, threads)
+            except (RasterioError, OSError) as error:
+                raise RunError(_failure(store, layer, out, error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return out
+
+
+def _options(layer: Layer, threads: int) -> dict[str, Any]:
+    resampling = layer.overview.upper()
+    return {
+        "BLOCKSIZE": _TILE,
+        "COMPRESS": "DEFLATE",
+        "PREDICTOR": {1: "NO", 2: "STANDARD", 3: "FLOATING_POINT"}[layer.predictor],
+        "OVERVIEW_RESAMPLING": resampling,
+        "RESAMPLING": resampling,
+        "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": threads,
+    }
+
+
+def _describe(store: PartStore, layer: Layer, folder: Path) -> Path:
+    """Write a VRT over all parts and return its path.
+
+    There is one VRT per row of blocks and one over the rows: GDAL opens a row only where it reads, so the
+    description in memory grows with the rows, not with the blocks.
+    """
+    blocks = store.blocks
+    rows: list[tuple[Path, int, int]] = []
+    for row in range(blocks.rows):
+        members = [blocks[row * blocks.columns + column] for column in range(blocks.columns)]
+        present = [b for b in members if (r := store.records.get(b.index)) is not None and layer.name in r.parts]
+        if not present:
+            continue
+        top, height = members[0].inner.y, members[0].inner.height
+        root = _dataset(layer, height, int(blocks.geobox.shape.x))
+        for index, band in enumerate(root.findall("VRTRasterBand"), start=1):
+            for block in present:
+                path = part_path(store.folder, layer.name, block.index)
+                _place(band, path, index, layer, (block.inner.x, 0, block.inner.width, block.inner.height))
+        path = folder / f"{row:06d}.vrt"
+        ElementTree(root).write(path, encoding="utf-8")
+        rows.append((path, top, height))
+    root = _dataset(layer, int(blocks.geobox.shape.y), int(blocks.geobox.shape.x))
+    _georeference(root, store)
+    _say(root, layer)
+    for index, band in enumerate(root.findall("VRTRasterBand"), start=1):
+        _dress(band, layer, index)
+        for path, top, height in rows:
+            _place(band, path, index, layer, (0, top, int(blocks.geobox.shape.x), height))
+    path = folder / "mosaic.vrt"
+    ElementTree(root).write(path, encoding="utf-8")
+    return path
+
+
+def _dataset(layer: Layer, height: int, width: int) -> Element:
+    root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    for index in range(1, len(layer.bands) + 1):
+        band = SubElement(
+            root,
+            "VRTRasterBand",
+            dataType=_GDAL_TYPE[layer.dtype],
+            band=str(index),
+            blockXSize=str(_TILE),
+            blockYSize=str(_TILE),
+        )
+        _text(band, "NoDataValue", repr(layer.nodata))
+    return root
+
+
+def _place(band: Element, path: Path, index: int, layer: Layer, place: tuple[int, int, int, int]) -> None:
+    x, y, width, height = (str(n) for n in place)
+    source = SubElement(band, "SimpleSource")
+    _text(source, "SourceFilename", str(path.absolute())).set("relativeToVRT", "0")
+    _text(source, "SourceBand", str(index))
+    SubElement(
+        source,
+        "SourceProperties",
+        RasterXSize=width,
+        RasterYSize=height,
+        DataType=_GDAL_TYPE[layer.dtype],
+        BlockXSize=str(_TILE),
+        BlockYSize=str(_TILE),
+    )
+    SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=width, ySize=height)
+    SubElement(source, "DstRect", xOff=x, yOff=y, xSize=width, ySize=height)
+
+
+def _georeference(root: Element, store: PartStore) -> None:
+    geobox = store.blocks.geobox
+    if geobox.crs is not None:
+        _text(root, "SRS", geobox.crs.to_wkt())
+    _text(root, "GeoTransform", ", ".join(repr(float(v)) for v in geobox.affine.to_gdal()))
+
+
+def _say(root: Element, layer: Layer) -> None:
+    metadata = SubElement(root, "Metadata")
+    tags = {"AREA_OR_POINT": "Area", "layer": layer.name, "overview_resampling": layer.overview} | dict(layer.tags)
+    for name, value in sorted(tags.items()):
+        _text(metadata, "MDI", value).set("key", name)
+
+
+def _dress(band: Element, layer: Layer, index: int) -> None:
+    """Give a band its name, scale and palette."""
+    _text(band, "Description", layer.bands[index - 1])
+    if layer.scale != 1:
+        _text(band, "Scale", repr(layer.scale))
+        _text(band, "Offset", "0")
+    if layer.legend is None:
+        _text(band, "ColorInterp", "Gray" if index == 1 else "Undefined")
+        return
+    _text(band, "ColorInterp", "Palette")
+    table = SubElement(band, "ColorTable")
+    colors = {int(c.code): rgb(c.color) for c in layer.legend.classes}
+    for code in range(max(colors) + 1):
+        red, green, blue = colors.get(code, (0, 0, 0))
+        SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
+
+
+def _text(parent: Element, name: str, text: str) -> Element:
+    element = SubElement(parent, name)
+    element.text = text
+    return element
+
+
+def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> None:
+    """Compare every block of a file with the checksum of what its worker computed."""
+    geobox = store.blocks.geobox
+    with rasterio.open(path) as found:
+        if found.shape != tuple(geobox.shape) or found.dtypes[0] != layer.dtype or found.count != len(layer.bands):
+            raise RunError(f"{path} has {found.count} bands of {found.dtypes[0]}, {found.shape}")
+
+    def check(blocks: Sequence[Block]) -> None:
+        with rasterio.open(path) as source:
+            for block in blocks:
+                values = source.read(window=block.inner.to_rasterio())
+                record = store.records.get(block.index)
+                if record is None or layer.name not in record.parts:
+                    same = bool(np.isnan(values).all() if np.isnan(layer.nodata) else (values == layer.nodata).all())
+                else:
+                    same = zlib.crc32(values.data) == record.parts[layer.name].values
+                if not same:
+                    raise OSError(f"block {block.index} ({block.inner}) does not read back as it was written")
+
+    rows = (
+        [store.blocks[r * store.blocks.columns + c] for c in range(store.blocks.columns)]
+        for r in range(store.blocks.rows)
+    )
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for _ in pool.map(check, rows):
+            pass
+
+
+def _failure(store: PartStore, layer: Layer, out: Path, error: Exception) -> str:
+    size = sum(r.parts[layer.name].size for r in store.records.values() if layer.name in r.parts)
+    free = shutil.disk_usage(out.parent).free
+    return (
+        f"{out} cannot be written: {error}; {free:,} bytes are free in {out.parent}, a mosaic of this layer may need "
+        f"{2 * size:,} ({max(0, 2 * size - free):,} missing); make room and start again, what is done is kept"
+    )

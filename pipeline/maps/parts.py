@@ -1,0 +1,306 @@
+"""The part store: what blocks wrote, checked and recorded, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.io import MemoryFile
+
+from pipeline.errors import RunError, StaleError
+from pipeline.files import sweep, sync, whole_file, write_text
+from pipeline.grid import Block, BlockGrid, window_geobox
+from pipeline.maps.layers import Layer
+
+_MANIFEST = "manifest.jsonl"
+_TILE = 512
+_READ = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One file of a block.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the file.
+    crc32 : int
+        Checksum of the file.
+    values : int
+        Checksum of the array it holds, in C order (bands, rows, columns).
+    """
+
+    size: int
+    crc32: int
+    values: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """What a block left: a part for each layer, or none if it had no valid input."""
+
+    block: int
+    parts: dict[str, Part] = field(default_factory=dict)
+
+
+def part_path(folder: Path, layer: str, block: int) -> Path:
+    """Return where the part of a layer and a block lies."""
+    return folder / layer / f"{block:08d}.tif"
+
+
+def write_parts(
+    folder: Path,
+    layers: Sequence[Layer],
+    block: Block,
+    arrays: Mapping[str, np.ndarray[Any, Any]] | None,
+    geobox: GeoBox,
+) -> PartRecord:
+    """Write the parts of a block. Runs in a worker; nothing counts as done before the driver has recorded it.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the part store.
+    layers : sequence of Layer
+        The layers to be written.
+    block : Block
+        The block; its ``inner`` window is what is written.
+    arrays : dict of (bands, h, w) arrays, or None
+        Stored values of each layer on ``block.inner``; None for a block without valid input.
+    geobox : GeoBox
+        The grid of the whole map.
+
+    Returns
+    -------
+    PartRecord
+        To be handed to `PartStore.record`.
+
+    Raises
+    ------
+    ValueError
+        If an array has another shape or type than its layer.
+    RunError
+        If the disk is full, or what was written does not read back the same.
+    """
+    if arrays is None:
+        return PartRecord(block=block.index)
+    grid = window_geobox(geobox, block.inner)
+    return PartRecord(
+        block=block.index,
+        parts={
+            layer.name: _write(part_path(folder, layer.name, block.index), layer, arrays[layer.name], grid)
+            for layer in layers
+        },
+    )
+
+
+def _write(path: Path, layer: Layer, array: np.ndarray[Any, Any], grid: GeoBox) -> Part:
+    expected = (len(layer.bands), int(grid.shape.y), int(grid.shape.x))
+    if array.shape != expected or array.dtype != layer.dtype:
+        raise ValueError(
+            f"layer {layer.name!r}: expected {layer.dtype} (bands, rows, columns) = {expected}, "
+            f"got {array.dtype} {array.shape}"
+        )
+    array = np.ascontiguousarray(array)
+    content = _encode(layer, array, grid)
+    try:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
+            sync(temporary)
+            _compare(temporary, array)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            f"part {path} cannot be written: {error.strerror}; it needs {len(content):,} bytes, {free:,} are free in "
+            f"{path.parent} ({max(0, len(content) - free):,} missing for this part alone); make room and start again, "
+            "what is done is kept"
+        ) from error
+    return Part(size=len(content), crc32=zlib.crc32(content), values=zlib.crc32(array.data))
+
+
+def _encode(layer: Layer, array: np.ndarray[Any, Any], grid: GeoBox) -> bytes:
+    """Return a GeoTIFF. It is made in memory: a full disk then shows as an error of ours, never as silent zeros."""
+    bands, height, width = array.shape
+    tile = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE} if min(height, width) >= _TILE else {}
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            count=bands,
+            height=height,
+            width=width,
+            dtype=layer.dtype,
+            nodata=layer.nodata,
+            crs=str(grid.crs) if grid.crs else None,
+            transform=grid.affine,
+            compress="ZSTD",
+            zstd_level=1,
+            predictor=layer.predictor,
+            interleave="band",
+            **tile,
+        ) as target:
+            target.write(array)
+        return bytes(memory.getbuffer())
+
+
+def _compare(path: Path, array: np.ndarray[Any, Any]) -> None:
+    with rasterio.open(path) as source:
+        found = source.read()
+    if found.dtype != array.dtype or found.tobytes() != array.tobytes():
+        raise RunError(f"part {path} does not hold what was written to it; is the disk full or failing?")
+
+
+class PartStore:
+    """Parts and their manifest. One process, the driver, holds it; workers only call `write_parts`.
+
+    The first line of the manifest says from what the parts are made; then a line per block. Each line carries its
+    own checksum, so a line that a killed process left unfinished is recognised.
+    """
+
+    def __init__(
+        self, folder: Path, layers: Sequence[Layer], blocks: BlockGrid, records: dict[int, PartRecord], dropped: int
+    ) -> None:
+        self.folder = folder
+        self.layers = tuple(layers)
+        self.blocks = blocks
+        self.records = records
+        self.dropped = dropped
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        layers: Sequence[Layer],
+        blocks: BlockGrid,
+        key: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+    ) -> PartStore:
+        """Open the store, going on with what is there.
+
+        Parameters
+        ----------
+        folder : Path
+            Where the parts lie.
+        layers, blocks
+            What is being made, and in which pieces.
+        key : dict
+            From what: checksums or versions under ``model``, ``job``, ``imagery`` and ``software``.
+        overwrite : bool
+            Throw away parts made from something else.
+
+        Returns
+        -------
+        PartStore
+            ``dropped`` counts blocks that were recorded but whose files are not intact; they are made again.
+
+        Raises
+        ------
+        StaleError
+            If the parts there were made from something else; says from what.
+        """
+        header = {
+            **dict(key),
+            "layers": [layer.describe() for layer in layers],
+            "grid": {
+                "crs": str(blocks.geobox.crs),
+                "transform": list(blocks.geobox.affine)[:6],
+                "shape": [int(n) for n in blocks.geobox.shape],
+                "block": blocks.size,
+            },
+        }
+        lines = _read_manifest(folder / _MANIFEST)
+        if lines and lines[0] != header:
+            if not overwrite:
+                raise StaleError(_stale(folder, lines[0], header))
+            lines = []
+        if not lines:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_text(folder / _MANIFEST, _line(header))
+            return cls(folder, layers, blocks, {}, 0)
+        for place in (folder, *(folder / layer.name for layer in layers)):
+            sweep(place)
+        found = [_record(value) for value in lines[1:]]
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            intact = list(pool.map(lambda r: _intact(folder, r), found))
+        records = {r.block: r for r, good in zip(found, intact, strict=True) if good}
+        write_text(folder / _MANIFEST, "".join([_line(header), *(_line(asdict(r)) for r in records.values())]))
+        return cls(folder, layers, blocks, records, len(found) - len(records))
+
+    def done(self) -> set[int]:
+        """Return the blocks that need not be made again."""
+        return set(self.records)
+
+    def record(self, record: PartRecord) -> None:
+        """Record a block as done; on the disk when this returns."""
+        with (self.folder / _MANIFEST).open("ab") as stream:
+            stream.write(_line(asdict(record)).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.records[record.block] = record
+
+    def clear(self) -> None:
+        """Remove the parts and the manifest."""
+        (self.folder / _MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def _read_manifest(path: Path) -> list[dict[str, Any]]:
+    """Return the lines that are whole; none if there is no manifest or its first line is broken."""
+    if not path.is_file():
+        return []
+    values: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_bytes().splitlines()):
+        checksum, _, text = line.partition(b" ")
+        if checksum != f"{zlib.crc32(text):08x}".encode():
+            if number == 0:
+                return []
+            continue
+        values.append(json.loads(text))
+    return values
+
+
+def _record(value: Mapping[str, Any]) -> PartRecord:
+    return PartRecord(block=value["block"], parts={name: Part(**part) for name, part in value["parts"].items()})
+
+
+def _intact(folder: Path, record: PartRecord) -> bool:
+    for name, part in record.parts.items():
+        path = part_path(folder, name, record.block)
+        if not path.is_file() or path.stat().st_size != part.size:
+            return False
+        found = 0
+        with path.open("rb") as stream:
+            while piece := stream.read(_READ):
+                found = zlib.crc32(piece, found)
+        if found != part.crc32:
+            return False
+    return True
+
+
+def _stale(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    shown = "".join(
+        f"\n  {name}: {json.dumps(old.get(name))} -> {json.dumps(new.get(name))}"
+        for name in dict.fromkeys([*new, *old])
+        if old.get(name) != new.get(name)
+    )
+    return (
+        f"the parts in {folder} were made from something else:{shown}\n"
+        "Give --overwrite to throw them away, or another `output`."
+    )
