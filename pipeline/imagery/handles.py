@@ -1,0 +1,119 @@
+"""Open rasters: an allow-list of drivers, one handle per thread, a cache sized in bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio._path import _parse_path
+from rasterio.env import ensure_env_with_credentials
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from pipeline.errors import ImageryError, nearest
+
+# Formats that hold pixels and nothing else. A VRT names other files, so it must say so in its name; databases, services
+# and scripts are not imagery.
+DRIVERS = (
+    "GTiff", "COG", "JP2OpenJPEG", "JPEG", "PNG", "HFA", "ENVI", "EHdr", "ERS", "AAIGrid", "netCDF", "HDF4", "HDF4Image",
+    "HDF5", "HDF5Image", "SAFE", "SENTINEL2", "NITF", "PCIDSK", "RST", "SAGA", "SRTMHGT", "Terragen", "ISIS3", "PDS4", "KEA",
+    "WEBP", "GIF", "BMP", "RMF", "ILWIS", "GSAG", "GSBG", "XYZ", "ZMap", "USGSDEM", "DTED", "BT", "MRF", "LERC",
+)  # fmt: skip
+
+# Handles that a thread keeps open; a series of a thousand files must not exhaust the process's own.
+_KEPT = 48
+_CACHE_SHARE = 0.05
+_CACHE_LEAST, _CACHE_MOST = 64 << 20, 1 << 30
+
+
+class _Handles(threading.local):
+    """Open datasets of one thread, the least recently used closed first."""
+
+    def __init__(self) -> None:
+        self.open: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key in self.open:
+            self.open.move_to_end(key)
+            return self.open[key]
+        while len(self.open) >= _KEPT:
+            _, old = self.open.popitem(last=False)
+            old.close()
+        self.open[key] = make()
+        return self.open[key]
+
+
+_handles = _Handles()
+
+
+def handle(path: str, key: Hashable, make: Callable[[Any], Any]) -> Any:
+    """Return this thread's open handle of ``key``, made from the dataset at ``path`` when there is none.
+
+    The key holds the file's size and time of change: a file that was replaced is opened anew.
+    """
+    stamp: tuple[int, int] | None = None
+    with contextlib.suppress(OSError):
+        stat = Path(path).stat()
+        stamp = (stat.st_size, stat.st_mtime_ns)
+    return _handles.get((os.getpid(), path, stamp, key), lambda: make(open_raster(path)))
+
+
+def open_raster(path: str) -> Any:
+    """Open a raster for reading.
+
+    Raises
+    ------
+    ImageryError
+        If the file is missing (names the nearest), is no raster, or is of a kind that is not read.
+    """
+    remote = path.startswith("/vsi") or "://" in path
+    file = Path(path)
+    if not remote and not file.exists() and ":" not in path:
+        beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+        where = "" if file.parent.is_dir() else f" (the folder {file.parent} does not exist)"
+        raise ImageryError(f"{path}: there is no such file{where}{nearest(file.name, beside)}")
+    drivers = [*DRIVERS, "VRT"] if file.suffix.lower() == ".vrt" else list(DRIVERS)
+    set_cache()
+    try:
+        return _open(path, drivers)
+    except RasterioError as error:
+        hint = ""
+        if file.suffix.lower() != ".vrt" and file.is_file():
+            with file.open("rb") as stream:
+                if b"<VRTDataset" in stream.read(512):
+                    hint = "; it is a VRT, which names other files, under another name: call it .vrt if you trust it"
+        raise ImageryError(f"{path} cannot be opened as a raster{hint or f': {error}'}") from error
+
+
+@ensure_env_with_credentials
+def _open(path: str, drivers: list[str]) -> DatasetReader:
+    # rasterio.open takes one driver; its reader takes the whole allow-list.
+    return DatasetReader(_parse_path(path), driver=drivers, sharing=False)
+
+
+_cache_lock = threading.Lock()
+_cache_set = False
+
+
+def set_cache() -> None:
+    """Give GDAL a block cache sized from the machine, in bytes, once per process.
+
+    rasterio passes GDAL_CACHEMAX on as bytes, where GDAL's own reading of small numbers is megabytes.
+    """
+    global _cache_set  # noqa: PLW0603 - one cache per process is GDAL's own rule
+    with _cache_lock:
+        if _cache_set:
+            return
+        if "GDAL_CACHEMAX" not in os.environ:
+            import psutil
+
+            size = int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * psutil.virtual_memory().total)))
+            rasterio.env.set_gdal_config("GDAL_CACHEMAX", size)
+        _cache_set = True
+
