@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from rasterio.errors import RasterioError
 from pipeline.errors import RunError
 from pipeline.files import sync, whole_file
 from pipeline.grid import Block
+from pipeline.maps.areas import count_areas
+from pipeline.maps.geotiff import write_sidecars
 from pipeline.maps.layers import Layer, rgb
 from pipeline.maps.parts import PartStore, part_path
 
@@ -27,8 +30,8 @@ _TILE = 512
 _CACHE = 256 << 20
 
 
-def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int = 1) -> Path:
-    """Write the parts of a layer as one cloud-optimised GeoTIFF, verified before it gets its name.
+def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = None) -> Path:
+    """Write a layer as one cloud-optimised GeoTIFF, verified before it gets its name, with what belongs beside it.
 
     Blocks without a part are nodata. Memory does not grow with the raster, and the bytes depend on nothing but the
     values and the layer.
@@ -42,13 +45,14 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int = 1) -> Pa
     out : Path
         The file to be made.
     threads : int
-        Threads for compression and for reading back.
+        Threads for compression and for reading back; default: one per core this process may use.
 
     Raises
     ------
     RunError
         If the disk is full, or the file does not hold what the parts hold.
     """
+    threads = threads or len(os.sched_getaffinity(0))
     folder = store.folder / "mosaic" / layer.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -63,6 +67,8 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int = 1) -> Pa
                 raise RunError(_failure(store, layer, out, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    counts = None if layer.legend is None else {code: c.pixels for code, c in count_areas(out).items()}
+    write_sidecars(out, layer, counts)
     return out
 
 

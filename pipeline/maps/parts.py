@@ -53,6 +53,11 @@ class PartRecord:
     block: int
     parts: dict[str, Part] = field(default_factory=dict)
 
+    @property
+    def empty(self) -> bool:
+        """Whether the block had no valid input."""
+        return not self.parts
+
 
 def part_path(folder: Path, layer: str, block: int) -> Path:
     """Return where the part of a layer and a block lies."""
