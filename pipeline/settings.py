@@ -84,13 +84,9 @@ class LabelSettings(Settings):
     layer: str | None = Field(None, description="Layer of the vector file. Default: the only one.")
     field: str | None = Field(None, description="Field with the label. A label raster needs none.")
     crs: str | None = Field(None, description="CRS of labels that state none. A CSV with lon, lat is EPSG:4326.")
-    from_: str | None = Field(None, alias="from", description="Field with the first day on which a label holds.")
-    to: str | None = Field(None, description="Field with the last day on which a label holds.")
     all_touched: bool = Field(
         False, description="Label every pixel a polygon touches, not only those whose centre it covers."
     )
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, populate_by_name=True)
 
 
 class FoldSettings(Settings):

@@ -69,7 +69,7 @@ class Context:
     @cached_property
     def labels(self) -> Labels:
         """The reference data."""
-        from pipeline.samples.labels import open_labels
+        from pipeline.samples.features import open_labels
 
         labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox)
         self.say(labels.notes)

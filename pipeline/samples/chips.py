@@ -1,0 +1,198 @@
+"""The chip store: training samples in Zarr, cut once and read a chip at a time."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.imagery.statistics import Moments
+from pipeline.samples.folds import TRAIN
+from pipeline.samples.labels import IGNORE
+
+Array = np.ndarray[Any, Any]
+
+ALL = "all"
+"""The round in which every label trains."""
+
+ROUNDS_PER_PLANE = 8
+# Chips that one Dask task reads for statistics.
+_PER_TASK = 32
+
+
+def planes(rounds: int) -> int:
+    """Return the number of uint16 planes that hold a pixel's class and its role in each round."""
+    return 1 + -(-rounds // ROUNDS_PER_PLANE)
+
+
+@dataclass(frozen=True)
+class ChipStore:
+    """Training samples on disk.
+
+    Values are kept as float32, NaN where invalid: one read gives values and validity. Class and roles are packed into
+    planes of uint16: the class plus one, then two bits for the role in each round.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    attrs : dict
+        Bands, dates, legend, names of folds, notes, and the table of what was cut.
+    """
+
+    path: Path
+    attrs: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> ChipStore:
+        """Open a store."""
+        return cls(path, dict(zarr.open_group(path, mode="r").attrs))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "attrs": self.attrs}
+
+    @functools.cached_property
+    def _group(self) -> Any:
+        return zarr.open_group(self.path, mode="r")
+
+    @functools.cached_property
+    def values(self) -> Any:
+        """(N, T, C, S, S) float32, NaN where invalid."""
+        return self._group["values"]
+
+    @functools.cached_property
+    def truth(self) -> Any:
+        """(N, P, S, S) uint16: class plus one, and roles."""
+        return self._group["truth"]
+
+    @functools.cached_property
+    def _counts(self) -> Array:
+        return np.asarray(self._group["counts"][:])
+
+    @functools.cached_property
+    def origins(self) -> Array:
+        """Row and column of each chip's first pixel on the grid, (N, 2) int32."""
+        return np.asarray(self._group["origin"][:])
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def size(self) -> int:
+        """Side of a chip in pixels."""
+        return int(self.values.shape[-1])
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds."""
+        return int(self.attrs["rounds"])
+
+    @property
+    def buffer(self) -> int:
+        """Pixels that labels of different roles are kept apart."""
+        return int(self.attrs["buffer"])
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out while cutting."""
+        return list(self.attrs["notes"])
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a row per class: features, pixels, pixels per fold, training labels lost to the buffer."""
+        return list(self.attrs["table"])
+
+    def _round(self, round_: int | str) -> int:
+        return self.rounds if round_ == ALL else int(round_)
+
+    def targets_of(self, truth: Array, round_: int | str, role: int) -> Array:
+        """Return class indices (..., S, S) int16 of packed truth (..., P, S, S); `IGNORE` outside the role."""
+        codes = truth[..., 0, :, :].astype(np.int16) - np.int16(1)
+        if round_ == ALL:
+            return codes if role == TRAIN else np.full_like(codes, IGNORE)
+        plane, place = divmod(int(round_), ROUNDS_PER_PLANE)
+        roles = (truth[..., 1 + plane, :, :] >> np.uint16(2 * place)) & np.uint16(3)
+        return np.where(roles == role, codes, np.int16(IGNORE))
+
+    def targets(self, i: int, round_: int | str, role: int) -> Array:
+        """Return the class indices of chip ``i``, (S, S) int16; `IGNORE` where a pixel has not this role in this round."""
+        return self.targets_of(self.truth[i], round_, role)
+
+    def counts(self, round_: int | str, role: int) -> Array:
+        """Return labelled pixels per class, (K,) int64."""
+        return np.asarray(self._counts[:, self._round(round_), role].sum(0, dtype=np.int64))
+
+    def chip_counts(self, round_: int | str, role: int) -> Array:
+        """Return labelled pixels per chip and class, (N, K) int32."""
+        return np.asarray(self._counts[:, self._round(round_), role])
+
+    def indices(self, round_: int | str, role: int) -> Array:
+        """Return the chips that hold a pixel with this role, (n,) int64."""
+        return np.flatnonzero(self._counts[:, self._round(round_), role].any(1))
+
+    def labelled(self, round_: int | str, role: int, chips: Array) -> tuple[Array, Array]:
+        """Return the values (n, T, C) float32, NaN where invalid, and class indices (n,) of labelled pixels of chips."""
+        values, target = [], []
+        for i in chips:
+            of = self.targets(int(i), round_, role)
+            y, x = np.nonzero(of != IGNORE)
+            values.append(np.moveaxis(self.values[int(i)][:, :, y, x], -1, 0))
+            target.append(of[y, x].astype(np.int64))
+        if not values:
+            times, bands = self.values.shape[1:3]
+            return np.zeros((0, times, bands), np.float32), np.zeros(0, np.int64)
+        return np.concatenate(values), np.concatenate(target)
+
+    def _all_labelled(self, round_: int | str, role: int) -> tuple[Array, Array]:
+        """As `labelled`, over all chips; single pixels are read at once."""
+        chips = self.indices(round_, role)
+        if self.size > 1:
+            return self.labelled(round_, role, chips)
+        target = self.targets_of(self.truth[:], round_, role)[:, 0, 0]
+        keep = target != IGNORE
+        return np.asarray(self.values[:])[keep][..., 0, 0], target[keep].astype(np.int64)
+
+    def moments(self, round_: int | str) -> Moments:
+        """Return the moments per band of the labelled pixels that train in a round, computed by Dask."""
+        import dask
+
+        bands = int(self.values.shape[2])
+        if self.size == 1:
+            return _moments(self._all_labelled(round_, TRAIN)[0], bands)
+        chips = self.indices(round_, TRAIN)
+        part = dask.delayed(_moments_of, pure=True)
+        parts = [part(self, round_, chips[i : i + _PER_TASK], bands) for i in range(0, len(chips), _PER_TASK)]
+        # The same order on every machine: the last bits of a sum depend on it.
+        return functools.reduce(Moments.combine, dask.compute(*parts, scheduler="threads"), Moments.none(bands))
+
+    def pixels(self, round_: int | str, role: int, limit: int | None, seed: int = 0) -> tuple[Array, Array]:
+        """Return labelled pixels for a model of single pixels.
+
+        Returns
+        -------
+        values : (n, T * C) float32
+            Invalid dates hold the mean of the band's valid values, which says nothing.
+        target : (n,) int64
+        """
+        values, target = self._all_labelled(round_, role)
+        if limit is not None and len(target) > limit:
+            drawn = np.sort(np.random.default_rng(seed).choice(len(target), limit, replace=False))
+            values, target = values[drawn], target[drawn]
+        good = np.isfinite(values)
+        mean = np.where(good, values, 0).sum((0, 1)) / np.maximum(good.sum((0, 1)), 1)
+        filled = np.where(good, values, mean.astype(np.float32))
+        return filled.reshape(len(target), -1), target
+
+
+def _moments_of(store: ChipStore, round_: int | str, chips: Array, bands: int) -> Moments:
+    return _moments(store.labelled(round_, TRAIN, chips)[0], bands)
+
+
+def _moments(values: Array, bands: int) -> Moments:
+    flat = values.reshape(-1, bands)
+    return Moments.of(flat[np.isfinite(flat).all(1)].T)
+
+

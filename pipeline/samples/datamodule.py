@@ -1,0 +1,178 @@
+"""The chip store as a Lightning DataModule: batches, augmentation, balanced sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own habit
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.imagery.statistics import Statistics
+from pipeline.samples.chips import ChipStore
+from pipeline.samples.folds import TRAIN, VAL
+
+Array = np.ndarray[Any, Any]
+
+# Pixel networks take so many times more samples in a batch: a pixel is little work.
+_PIXELS_PER_CHIP = 64
+# An epoch has about so many steps where the samples suffice: few samples in large batches would hardly be learned from.
+_STEPS = 10
+
+
+class ChipDataModule(L.LightningDataModule):
+    """Batches of one round of the folds.
+
+    Each batch is a dict: ``cube`` (B, T, C, S, S) float32 normalised, ``valid`` (B, T, S, S) bool, ``time`` (B, T) float32,
+    ``labels`` (B, S, S) int64 with -1 where not labelled.
+
+    Parameters
+    ----------
+    path : Path
+        The chip store.
+    round_ : int or str
+        The round; ``"all"`` trains on every label and has no validation fold.
+    statistics : Statistics
+        Of the round's training fold.
+    batch_size : int
+        Chips per batch, at most; for samples of one pixel, 64 times as many.
+    augment : sequence of str
+        ``flip``, ``rotate``; for chips larger than a pixel.
+    sampling : str
+        ``natural``, or ``balanced``: chips with rare classes are drawn more often.
+    seed : int
+        Seed of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        round_: int | str,
+        statistics: Statistics,
+        *,
+        batch_size: int,
+        augment: Sequence[str] = (),
+        sampling: str = "natural",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.store = ChipStore.open(path)
+        self.round_ = round_
+        self.statistics = statistics
+        self.batch_size = batch_size
+        self.augment = tuple(augment)
+        self.sampling = sampling
+        self.seed = seed
+
+    def _batch_size(self, n: int) -> int:
+        most = self.batch_size * (_PIXELS_PER_CHIP if self.store.size == 1 else 1)
+        return max(1, min(most, max(2, n // _STEPS)))
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Return batches of the training fold, in a new order each epoch."""
+        chips = self.store.indices(self.round_, TRAIN)
+        weights = None
+        if self.sampling == "balanced":
+            weights = _balanced(self.store.chip_counts(self.round_, TRAIN)[chips])
+        order = _Order(len(chips), self._batch_size(len(chips)), self.seed, weights)
+        data = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.seed)
+        return DataLoader(data, sampler=order, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Return batches of the validation fold."""
+        chips = self.store.indices(self.round_, VAL)
+        size = self.batch_size * (_PIXELS_PER_CHIP if self.store.size == 1 else 1)
+        order = [list(range(i, min(i + size, len(chips)))) for i in range(0, len(chips), size)]
+        data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.seed)
+        return DataLoader(data, sampler=order, batch_size=None)  # type: ignore[arg-type]
+
+
+class _Order(Sampler[list[int]]):
+    """Lists of samples, a new order each epoch; an epoch's order depends on seed and epoch only, so it can be resumed."""
+
+    def __init__(self, n: int, size: int, seed: int, weights: Array | None) -> None:
+        self.n, self.size, self.seed, self.weights = n, size, seed, weights
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Be told the epoch, by Lightning."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.n // self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is None:
+            order = rng.permutation(self.n)
+        else:
+            order = rng.choice(self.n, self.n, p=self.weights)
+        # Batches of even size: a last one of a single chip would upset batch normalisation.
+        return iter([piece.tolist() for piece in np.array_split(order, len(self))])
+
+
+class _Chips(Dataset[dict[str, Tensor]]):
+    """Batches of chips by their places in a fold; a whole batch is normalised and augmented at once."""
+
+    def __init__(
+        self,
+        store: ChipStore,
+        round_: int | str,
+        role: int,
+        chips: Array,
+        statistics: Statistics,
+        augment: tuple[str, ...],
+        seed: int,
+    ) -> None:
+        self.store, self.round_, self.role, self.chips = store, round_, role, chips
+        self.statistics = statistics
+        self.augment = augment if store.size > 1 else ()
+        self.seed = seed
+        self.time = torch.tensor(store.attrs["time"], dtype=torch.float32)
+        # Samples of one pixel share chunks: read once, for reading each by itself would read every chunk thousands of times.
+        self.held: tuple[Array, Array] | None = None
+        if store.size == 1:
+            self.held = (np.asarray(store.values[:])[chips], np.asarray(store.truth[:])[chips])
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def __getitem__(self, places: Any) -> dict[str, Tensor]:
+        if self.held is not None:
+            values, truth = self.held[0][places], self.held[1][places]
+        else:
+            values = np.stack([self.store.values[int(self.chips[i])] for i in places])
+            truth = np.stack([self.store.truth[int(self.chips[i])] for i in places])
+        valid = np.isfinite(values).all(2)
+        cube = torch.from_numpy(self.statistics.normalise(values, valid))
+        labels = torch.from_numpy(self.store.targets_of(truth, self.round_, self.role).astype(np.int64))
+        batch = {
+            "cube": cube,
+            "valid": torch.from_numpy(valid),
+            "time": self.time.expand(len(places), -1),
+            "labels": labels,
+        }
+        return _turned(batch, self.augment) if self.augment else batch
+
+
+def _turned(batch: dict[str, Tensor], augment: tuple[str, ...]) -> dict[str, Tensor]:
+    """Turn and mirror each chip by chance: values, validity and labels alike."""
+    n = len(batch["labels"])
+    turns = torch.randint(4, (n,)) if "rotate" in augment else torch.zeros(n, dtype=torch.long)
+    mirror = torch.rand(n) < 0.5 if "flip" in augment else torch.zeros(n, dtype=torch.bool)
+    made = dict(batch)
+    for name in ("cube", "valid", "labels"):
+        turned = [torch.rot90(chip, int(k), (-2, -1)) for chip, k in zip(batch[name], turns, strict=True)]
+        made[name] = torch.stack([chip.flip(-1) if m else chip for chip, m in zip(turned, mirror, strict=True)])
+    return made
+
+
+def _balanced(counts: Array) -> Array:
+    """Return the chance of each chip, (n,), by the rarity of the classes it holds, from counts (n, K)."""
+    rarity = 1 / np.maximum(counts.sum(0), 1)
+    weight = (counts * rarity).sum(1) / np.maximum(counts.sum(1), 1)
+    return np.asarray(weight / weight.sum(), dtype=np.float64)

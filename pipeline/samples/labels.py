@@ -1,0 +1,208 @@
+"""Labels on the grid: vector features or a raster, as class indices of a window."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+from rasterio.features import rasterize
+from shapely import STRtree
+from shapely.geometry import box
+
+from pipeline.errors import LabelError
+from pipeline.grid import BlockGrid, Window, whole, window_geobox
+from pipeline.imagery.sources import Source
+from pipeline.samples.legend import Legend
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+Array = np.ndarray[Any, Any]
+
+IGNORE = -1
+"""Class index of pixels that are not labelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTile:
+    """Labels of a window.
+
+    Attributes
+    ----------
+    codes : (h, w) int16
+        Class indices; `IGNORE` where not labelled.
+    feature : (h, w) int32
+        Number of the feature; -1 where there is none.
+    """
+
+    codes: Array
+    feature: Array
+
+
+@dataclass
+class Labels(ABC):
+    """Reference data on a grid.
+
+    Attributes
+    ----------
+    geobox : GeoBox
+        The grid.
+    legend : Legend
+        The classes.
+    notes : list of str
+        What was found, repaired or left out.
+    rows : list of dict
+        Per label value: class, features, and what lies outside.
+    """
+
+    geobox: GeoBox
+    legend: Legend
+    notes: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @abstractmethod
+    def read(self, window: Window) -> LabelTile:
+        """Return the labels of a window, which may reach outside the grid."""
+
+    @abstractmethod
+    def windows(self, size: int) -> Iterator[Window]:
+        """Yield the windows of a lattice of squares of ``size`` pixels that may hold labels, row by row."""
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return a row per label value: what it matched."""
+        return self.rows
+
+
+@dataclass
+class VectorLabels(Labels):
+    """Features of a vector file, in the order of the file: where they overlap, the last one counts.
+
+    Attributes
+    ----------
+    frame : GeoDataFrame
+        Features in the CRS of the grid, with the column ``class_index`` and, if the file has one, the field of folds.
+    all_touched : bool
+        Label every pixel that a polygon touches.
+    """
+
+    frame: gpd.GeoDataFrame = None  # type: ignore[assignment]
+    all_touched: bool = False
+
+    def __post_init__(self) -> None:
+        self._shapes = list(self.frame.geometry)
+        self._classes = self.frame["class_index"].to_numpy(np.int16)
+        self._tree = STRtree(self._shapes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_tree"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tree = STRtree(self._shapes)
+
+    @property
+    def feature_class(self) -> Array:
+        """Class index of each feature, (n,) int16."""
+        return self._classes
+
+    def read(self, window: Window) -> LabelTile:
+        """Return the labels of a window; see `Labels.read`."""
+        frame = window_geobox(self.geobox, window)
+        codes = np.full(window.shape, IGNORE, np.int16)
+        feature = np.full(window.shape, -1, np.int32)
+        found = sorted(self._tree.query(box(*frame.boundingbox.bbox)).tolist())
+        if found:
+            rasterize(
+                [(self._shapes[i], i) for i in found],
+                out=feature,
+                transform=frame.affine,
+                all_touched=self.all_touched,
+            )
+            feature[_outside(window, self.geobox)] = -1
+            labelled = feature >= 0
+            codes[labelled] = self._classes[feature[labelled]]
+        return LabelTile(codes, feature)
+
+    def windows(self, size: int) -> Iterator[Window]:
+        """Yield windows near features; see `Labels.windows`."""
+        grid = BlockGrid(geobox=self.geobox, size=size)
+        full = whole(self.geobox)
+        places: set[int] = set()
+        inverse = ~self.geobox.affine
+        for shape in self._shapes:
+            left, bottom, right, top = shape.bounds
+            corners = [inverse * p for p in ((left, bottom), (left, top), (right, bottom), (right, top))]
+            x0, x1 = min(c[0] for c in corners), max(c[0] for c in corners)
+            y0, y1 = min(c[1] for c in corners), max(c[1] for c in corners)
+            y, x = int(np.floor(y0)) - 1, int(np.floor(x0)) - 1
+            near = Window(y=y, x=x, height=int(np.ceil(y1)) - y + 2, width=int(np.ceil(x1)) - x + 2).intersect(full)
+            if near is not None:
+                places.update(b.index for b in grid.covering(near))
+        return (grid[i].core for i in sorted(places))
+
+
+@dataclass
+class RasterLabels(Labels):
+    """A raster of label values, taken to the grid by the nearest pixel.
+
+    Attributes
+    ----------
+    source : Source
+        The raster.
+    values : tuple of int
+        Stored values that are labels.
+    """
+
+    source: Source = None  # type: ignore[assignment]
+    values: tuple[int, ...] = ()
+
+    def read(self, window: Window) -> LabelTile:
+        """Return the labels of a window; see `Labels.read`."""
+        found, valid = self.source.read(self.geobox, window)
+        codes = np.full(window.shape, IGNORE, np.int16)
+        for value in self.values:
+            index = self.legend.index(value)
+            if index is not None:
+                codes[(found[0] == value) & valid[0]] = index
+        codes[_outside(window, self.geobox)] = IGNORE
+        return LabelTile(codes, np.full(window.shape, -1, np.int32))
+
+    def windows(self, size: int) -> Iterator[Window]:
+        """Yield the windows that hold labels; see `Labels.windows`."""
+        for block in BlockGrid(geobox=self.geobox, size=size):
+            if (self.read(block.inner).codes != IGNORE).any():
+                yield block.core
+
+
+def _outside(window: Window, geobox: GeoBox) -> Array:
+    """Return which pixels of a window lie outside the grid, (h, w) bool."""
+    outside = np.ones(window.shape, bool)
+    inside = window.intersect(whole(geobox))
+    if inside is not None:
+        outside[inside.within(window)] = False
+    return outside
+
+
+def check_classes(legend: Legend, present: Sequence[int], where: str) -> None:
+    """Refuse labels from which nothing can be learned.
+
+    Raises
+    ------
+    LabelError
+        If a class of the legend has no labels, or there is but one class.
+    """
+    missing = [c.name for i, c in enumerate(legend.classes) if i not in set(present)]
+    if missing:
+        raise LabelError(
+            f"{where}: no labels inside the raster for {', '.join(repr(m) for m in missing)}; "
+            "leave such classes out of `classes`, or add labels"
+        )
+    if len(legend.classes) < 2:
+        only = legend.classes[0].name if legend.classes else "none"
+        raise LabelError(f"{where}: a map needs two classes at least, found one: {only!r}; is this the right field?")
+
+
