@@ -30,8 +30,8 @@ _EXTENSIONS = (
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 # Multihash: 0x12 says SHA-256, 0x20 says 32 bytes.
 _SHA256_PREFIX = "1220"
-# Points along the outline of the grid; a projected straight line is a curve in longitude and latitude.
-_OUTLINE = 21
+# Points along each side of the grid's outline; a projected straight line is a curve in longitude and latitude.
+_OUTLINE = 16
 
 
 def write_item(
@@ -74,10 +74,9 @@ def write_item(
         id=item_id,
         geometry=mapping(footprint),
         bbox=bbox_of(footprint),
-        datetime=None,
+        **_period(cube_dates, created),
         properties={
-            **_period(cube_dates, created),
-            "created": _instant(created),
+            "created": pystac.utils.datetime_to_str(_instant(created)),
             "proj:code": f"EPSG:{epsg}" if epsg else None,
             **({} if epsg else {"proj:wkt2": crs_of(geobox).to_wkt()}),
             "proj:shape": [int(n) for n in geobox.shape],
@@ -110,15 +109,13 @@ def _period(dates: Sequence[datetime.date | None], created: str) -> dict[str, An
     known = sorted(d for d in dates if d is not None)
     if not known:
         return {"datetime": _instant(created)}
-    start, end = (f"{d.isoformat()}T00:00:00Z" for d in (known[0], known[-1]))
+    start, end = (_instant(d.isoformat()) for d in (known[0], known[-1]))
     return {"datetime": start} if start == end else {"datetime": None, "start_datetime": start, "end_datetime": end}
 
 
-def _instant(text: str) -> str:
+def _instant(text: str) -> datetime.datetime:
     moment = datetime.datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.astimezone(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return moment.replace(tzinfo=datetime.UTC) if moment.tzinfo is None else moment.astimezone(datetime.UTC)
 
 
 def _processing(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -159,9 +156,10 @@ def _asset(maps: Path, layer: Layer) -> pystac.Asset:
 def footprint_of(geobox: GeoBox) -> Polygon | MultiPolygon:
     """Return the outline of a grid in longitude and latitude; cut in two where it crosses the antimeridian."""
     height, width = (int(n) for n in geobox.shape)
-    along = np.linspace(0, 1, _OUTLINE)
-    x = np.concatenate([along, np.ones(_OUTLINE), along[::-1], np.zeros(_OUTLINE)]) * width
-    y = np.concatenate([np.zeros(_OUTLINE), along, np.ones(_OUTLINE), along[::-1]]) * height
+    along = np.linspace(0, 1, _OUTLINE, endpoint=False)
+    still = np.zeros(_OUTLINE)
+    x = np.concatenate([along, still + 1, 1 - along, still]) * width
+    y = np.concatenate([still, along, still + 1, 1 - along]) * height
     to_earth = Transformer.from_crs(crs_of(geobox), 4326, always_xy=True)
     longitude, latitude = to_earth.transform(*plane(geobox, x, y))
     on_earth = np.isfinite(longitude) & np.isfinite(latitude)
@@ -170,7 +168,7 @@ def footprint_of(geobox: GeoBox) -> Polygon | MultiPolygon:
         return box(-180, -90, 180, 90)
     # Unrolled, so that neighbours lie side by side also across the antimeridian.
     unrolled = np.degrees(np.unwrap(np.radians(longitude)))
-    turned = abs(unrolled[-1] - unrolled[0]) > 180
+    turned = abs(unrolled[-1] - unrolled[0]) > 180  # the last point is next to the first
     if turned or np.ptp(unrolled) >= 360:
         # Around the globe: an outline that turns about a pole encloses it.
         north = 90 if turned and latitude.mean() > 0 else latitude.max()

@@ -230,7 +230,8 @@ class PartStore:
                 raise StaleError(_stale(folder, lines[0], header))
             lines = []
         if not lines:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)
             folder.mkdir(parents=True)
             write_text(folder / _MANIFEST, _line(header))
             return cls(folder, layers, blocks, {}, 0)
@@ -257,8 +258,7 @@ class PartStore:
 
     def clear(self) -> None:
         """Remove the parts and the manifest."""
-        (self.folder / _MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder)
 
 
 def _line(value: Mapping[str, Any]) -> str:
