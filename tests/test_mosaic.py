@@ -205,5 +205,5 @@ for layer in layers:
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(told) == 3, told
-    assert all("cannot be written" in line and "missing)" in line for line in told), told
+    assert all("cannot be written" in line and "missing). Make room" in line for line in told), told
     assert list((tmp_path / "maps").iterdir()) == []

@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from pipeline.errors import RunError
@@ -28,6 +29,9 @@ from pipeline.maps.parts import PartStore, part_path
 _GDAL_TYPE = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 _TILE = 512
 _CACHE = 256 << 20
+# rasterio lets errors of GDAL through a copy as they are, without a public base; and where GDAL fails without saying why,
+# as when a disk fills up, it raises SystemError.
+_FAILURES = (RasterioError, CPLE_BaseError, OSError, SystemError)
 
 
 def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = None) -> Path:
@@ -59,12 +63,11 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = N
     try:
         source = _describe(store, layer, folder)
         with whole_file(out) as temporary, rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_PAM_ENABLED=False):
-            try:
-                rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
-                sync(temporary)
-                _verify(store, layer, temporary, threads)
-            except (RasterioError, OSError) as error:
-                raise RunError(_failure(store, layer, out, error)) from error
+            rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
+            sync(temporary)
+            _verify(store, layer, temporary, threads)
+    except _FAILURES as error:
+        raise RunError(_failure(store, layer, out, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     counts = None if layer.legend is None else {code: c.pixels for code, c in count_areas(out).items()}
@@ -218,9 +221,10 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> None:
 
 
 def _failure(store: PartStore, layer: Layer, out: Path, error: Exception) -> str:
-    size = sum(r.parts[layer.name].size for r in store.records.values() if layer.name in r.parts)
+    # Room for the file, a third more for its overviews, and as much again while these are being made.
+    needed = sum(r.parts[layer.name].size for r in store.records.values() if layer.name in r.parts) * 5 // 3
     free = shutil.disk_usage(out.parent).free
     return (
-        f"{out} cannot be written: {error}; {free:,} bytes are free in {out.parent}, a mosaic of this layer may need "
-        f"{2 * size:,} ({max(0, 2 * size - free):,} missing); make room and start again, what is done is kept"
+        f"{out} cannot be written: {error}. It may need {needed:,} bytes; {free:,} are free in {out.parent} "
+        f"({max(0, needed - free):,} missing). Make room, or mend the cause, and start again: what is done is kept"
     )
