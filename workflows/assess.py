@@ -20,27 +20,10 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from pipeline.imagery.cube import Cube
-    from pipeline.samples.chips import ChipStore
+    from pipeline.samples.chips import Places
 
 # Labelled places are scattered: small blocks read little that nobody asks for.
 _BLOCK = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Labelled pixels of one fold.
-
-    Attributes
-    ----------
-    rows, columns : (N,) int64
-        Where they are on the grid.
-    target : (N,) int64
-        Their class indices.
-    """
-
-    rows: np.ndarray[Any, Any]
-    columns: np.ndarray[Any, Any]
-    target: np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +58,6 @@ class _Task:
             found = scores(scorer.network, *scorer.tensors(tile.values, tile.valid))[0].cpu().numpy()
         rows, columns = self.places[index]
         return np.ascontiguousarray(found[:, rows - block.padded.y, columns - block.padded.x].T)
-
-
-def places(store: ChipStore, round_: int, role: int) -> Places:
-    """Return the labelled pixels with a role in a round of the folds."""
-    rows, columns, target = [], [], []
-    for i in store.indices(round_, role):
-        found = store.targets(int(i), round_, role)
-        y, x = np.nonzero(found >= 0)
-        origin = store.origin(int(i))
-        rows.append(y + origin[0])
-        columns.append(x + origin[1])
-        target.append(found[y, x].astype(np.int64))
-    if not rows:
-        none = np.zeros(0, np.int64)
-        return Places(none, none, none)
-    return Places(np.concatenate(rows), np.concatenate(columns), np.concatenate(target))
 
 
 def assess(bundle: Bundle, folder: Path, cube: Cube, where: Places, client: Client) -> Assessed:

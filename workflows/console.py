@@ -89,10 +89,10 @@ class Console:
             self._out.print(Text(f"  {what:<14} {path}"), soft_wrap=True)
 
     @contextlib.contextmanager
-    def progress(self, title: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
-        """Yield ``advance(n)``; shows a bar with rate and time left, or plain lines where there is no terminal."""
+    def progress(self, title: str, total: int, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+        """Yield ``tell(done, total)``; shows a bar with rate and time left, or plain lines where there is no terminal."""
         if self.quiet:
-            yield lambda _: None
+            yield lambda *_: None
         elif self._err.is_terminal:
             columns = (
                 TextColumn("  {task.description}"),
@@ -105,25 +105,23 @@ class Console:
             )
             with Progress(*columns, console=self._err, transient=True) as bar:
                 task = bar.add_task(title, total=total, unit=unit)
-                yield lambda n: bar.advance(task, n)
+                yield lambda done, total: bar.update(task, completed=done, total=total)
         else:
-            yield self._lines(title, total, unit)
+            yield self._lines(title, unit)
 
-    def _lines(self, title: str, total: int, unit: str) -> Callable[[int], None]:
+    def _lines(self, title: str, unit: str) -> Callable[[int, int], None]:
         start = last = time.monotonic()
-        done = 0
 
-        def advance(n: int) -> None:
-            nonlocal done, last
-            done += n
+        def tell(done: int, total: int) -> None:
+            nonlocal last
             now = time.monotonic()
-            if now - last >= _EVERY_SECONDS and done < total:
+            if now - last >= _EVERY_SECONDS and 0 < done < total:
                 last = now
                 rate = done / (now - start)
                 left = duration((total - done) / rate)
-                self.note(f"{title}: {100 * done / total:.0f} %, {quantity(rate)}{unit}/s, {left} left")
+                self.note(f"{title}: {100 * done / total:.0f} %, {quantity(rate)}{unit.strip()}/s, {left} left")
 
-        return advance
+        return tell
 
 
 def _cell(value: Any) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.calibration import expected_calibration_error, reliability
+from models.calibration import expected_calibration_error, probabilities, reliability
 from models.forest import Forest
 from pipeline.engine import dask_client
-from pipeline.files import write_json
+from pipeline.files import write_json, write_text
 from pipeline.maps.accuracy import Accuracy, confusion
 from pipeline.maps.areas import AreaRow, areas, count_areas
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN
-from workflows.assess import Assessed, assess, places
-from workflows.report import write_areas_csv
+from workflows.assess import Assessed, assess
 from workflows.train import round_bundle, trained
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ def evaluate(context: Context) -> Evaluation:
     classes = output.maps / "classes.tif"
     if classes.is_file():
         rows = areas(network.confusion, count_areas(classes), legends)
-        write_areas_csv(output.report / "areas.csv", rows)
+        _write_areas(output.report / "areas.csv", rows)
         if len(found) == 1:
             notes.append(_agreement(context, found[0][2]))
     else:
@@ -118,7 +121,7 @@ def _round(context: Context, store: ChipStore, i: int, client: Client) -> tuple[
     """Return the confusion of the network and of the forest on the test fold of one round."""
     classes = len(context.labels.legend.classes)
     bundle, folder = round_bundle(context, i)
-    assessed = assess(bundle, folder, context.cube, places(store, i, TEST), client)
+    assessed = assess(bundle, folder, context.cube, store.places(i, TEST), client)
     mine = confusion(assessed.places.target, assessed.scores.argmax(1), classes)
     x, y = store.pixels(i, TRAIN, _FOREST_PIXELS)
     forest = Forest(seed=context.job.training.seed).fit(x, y)
@@ -126,20 +129,25 @@ def _round(context: Context, store: ChipStore, i: int, client: Client) -> tuple[
     return mine, confusion(y, forest.predict(x), classes), assessed
 
 
+def _write_areas(path: Path, rows: list[AreaRow]) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, [f.name for f in dataclasses.fields(AreaRow)], lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in dataclasses.asdict(row).items()})
+    write_text(path, text.getvalue())
+
+
 def _calibration(bundle: Bundle, assessed: list[Assessed]) -> dict[str, Any]:
     """Return how far confidence can be believed, measured on the test fold."""
     scores = np.concatenate([a.scores for a in assessed]).astype(np.float64)
     target = np.concatenate([a.places.target for a in assessed])
 
-    def softmax(s: Array) -> Array:
-        e = np.exp(s - s.max(axis=1, keepdims=True))
-        return np.asarray(e / e.sum(axis=1, keepdims=True))
-
-    after = softmax(scores / bundle.temperature)
+    after = probabilities(scores, bundle.temperature)
     return {
         "n": len(target),
         "temperature": bundle.temperature,
-        "error_before": expected_calibration_error(softmax(scores), target),
+        "error_before": expected_calibration_error(probabilities(scores, 1.0), target),
         "error_after": expected_calibration_error(after, target),
         "bins": reliability(after, target),
     }

@@ -191,10 +191,10 @@ def make_map(request: MapRequest, output: Output, console: Console, *, overwrite
     output.begin("predict", full)
     store = PartStore.open(output.parts, layers, blocks, key, overwrite=overwrite)
     _run_blocks(request, store, blocks, layers, console)
-    with console.progress("writing GeoTIFFs", len(layers), " layers") as advance:
-        for layer, path in zip(layers, paths, strict=True):
+    with console.progress("writing GeoTIFFs", len(layers), "layers") as tell:
+        for i, (layer, path) in enumerate(zip(layers, paths, strict=True), start=1):
             mosaic(store, layer, path)
-            advance(1)
+            tell(i, len(layers))
     write_item(
         output.maps,
         layers,
@@ -204,7 +204,7 @@ def make_map(request: MapRequest, output: Output, console: Console, *, overwrite
         properties={"landweave:run": run_id(key), "landweave:bundle": key["model"], "landweave:job": key["job"]},
     )
     output.finish("predict", full, sizes={p.name: p.stat().st_size for p in paths})
-    shutil.rmtree(output.parts)
+    store.clear()
     return paths
 
 
@@ -218,6 +218,8 @@ def _run_blocks(
     request: MapRequest, store: PartStore, blocks: BlockGrid, layers: tuple[Layer, ...], console: Console
 ) -> None:
     done = store.done()
+    if store.dropped:
+        console.note(f"{store.dropped} blocks were recorded as done, but their files are damaged: made again")
     if done:
         console.note(f"resumed: {len(done)} of {len(blocks)} blocks are done and kept")
     task = MapTask(
@@ -237,9 +239,10 @@ def _run_blocks(
         return
     start = time.monotonic()
     pixels = empty = 0
+    total = _pixels(blocks, done)
     with (
         dask_client(request.compute) as client,
-        console.progress("mapping", sum_pixels(blocks, done), "px") as advance,
+        console.progress("mapping", total, "px") as tell,
     ):
 
         def keep(index: int, record: PartRecord) -> None:
@@ -248,7 +251,7 @@ def _run_blocks(
             inner = blocks[index].inner
             pixels += inner.height * inner.width
             empty += record.empty
-            advance(inner.height * inner.width)
+            tell(pixels, total)
 
         failures = run_tasks(
             task, todo, client=client, on_result=keep, retries=request.predict.retries, fatal=(ReadError, RunError)
@@ -270,7 +273,7 @@ def _run_blocks(
         )
 
 
-def sum_pixels(blocks: BlockGrid, done: set[int]) -> int:
+def _pixels(blocks: BlockGrid, done: set[int]) -> int:
     """Return how many pixels are still to be mapped."""
     height, width = int(blocks.geobox.shape.y), int(blocks.geobox.shape.x)
     return height * width - sum(b.inner.height * b.inner.width for b in (blocks[i] for i in done))

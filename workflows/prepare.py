@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipeline.engine import dask_client
 from pipeline.files import digest_of
-from pipeline.samples.chips import ChipStore, cut_chips
+from pipeline.samples.chips import ChipStore
+from pipeline.samples.cutting import cut_chips
 from workflows.context import Context
 
 
@@ -25,26 +26,17 @@ def prepare(context: Context) -> ChipStore:
         console.note("up to date")
         return ChipStore.open(output.chips)
     output.begin("prepare", key)
-    with dask_client(context.job.compute) as client, console.progress("cutting chips", 1, " blocks") as advance:
-        done = 0
-
-        def progress(now: int, total: int) -> None:
-            nonlocal done
-            advance.total(total)
-            advance(now - done)
-            done = now
-
+    with dask_client(context.job.compute) as client, console.progress("cutting chips", 1, "blocks") as progress:
         store = cut_chips(
             context.cube,
             context.labels,
             context.folds,
             size=context.chip_size,
-            halo=context.folds.buffer,
             path=output.chips,
             key=digest_of(key),
             max_per_class=context.job.chips.max_per_class,
             seed=context.job.folds.seed,
-            scheduler=client,
+            client=client,
             progress=progress,
         )
     show_labels(context, store)

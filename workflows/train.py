@@ -13,17 +13,17 @@ import numpy as np
 import torch
 
 from models.bundle import Bundle
-from models.calibration import expected_calibration_error, fit_temperature
+from models.calibration import expected_calibration_error, fit_temperature, probabilities
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.engine import cores, dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
 from pipeline.imagery.statistics import Statistics
-from pipeline.samples.chips import ChipStore
+from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN, VAL
-from workflows.assess import assess, places
+from workflows.assess import assess
 from workflows.console import duration
 from workflows.context import Context
 from workflows.prepare import prepare
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from workflows.assess import Assessed
-
-# The round in which every label trains and none is kept back.
-ALL = "all"
 
 
 def train(context: Context) -> Bundle:
@@ -64,10 +61,9 @@ def train(context: Context) -> Bundle:
     trainer = _Trainer(context, store)
     with dask_client(context.job.compute) as client:
         bundle = trainer.run(client)
-    for name in ("metrics.csv",):
-        source = trainer.final / name
-        if source.is_file():
-            shutil.copyfile(source, output.model / name)
+    log = trainer.final / "csv" / "metrics.csv"
+    if log.is_file():
+        shutil.copyfile(log, output.model / "metrics.csv")
     output.finish("train", key)
     return bundle
 
@@ -91,7 +87,7 @@ class _Trainer:
             bundle, result = self._round(i, name, None)
             results.append(result)
             folder = self.context.output.rounds / f"round-{i}" / "bundle"
-            validated.append(assess(bundle, folder, self.context.cube, places(self.store, i, VAL), client))
+            validated.append(assess(bundle, folder, self.context.cube, self.store.places(i, VAL), client))
         if len(self.rounds) > 1:
             epochs = max(1, round(numbers.median(r.best_epoch + 1 for r in results)))
             console.note(f"the network that maps learns from all labels for {epochs} epochs: the median best of the folds")
@@ -117,14 +113,12 @@ class _Trainer:
             seed=self.settings.seed,
         )
         task = ClassificationTask(
-            network, classes=classes, settings=self.settings, counts=self.store.counts(round_, TRAIN)
+            network, classes=classes, settings=self.settings, counts=self.store.counts(round_, TRAIN).tolist()
         )
         total = epochs or self.settings.epochs
-        with context.console.progress(name, total, " epochs") as advance:
-            result = fit(
-                task, data, folder, self.settings, stop_after=epochs, progress=lambda *_: advance(1)
-            )
-        if result.resumed_from is not None:
+        with context.console.progress(name, total, "epochs") as tell:
+            result = fit(task, data, folder, stop_after=epochs, progress=lambda f: tell(int(f["epoch"]) + 1, total))
+        if result.resumed_from:
             context.console.note(f"{name}: resumed after epoch {result.resumed_from}")
         best = result.history[result.best_epoch] if result.history else {}
         shown = ", ".join(f"{k} {best[k]:.3f}" for k in ("val_loss", "val_macro_f1") if k in best)
@@ -158,8 +152,8 @@ class _Trainer:
         scores = np.concatenate([v.scores for v in validated])
         target = np.concatenate([v.places.target for v in validated])
         temperature = fit_temperature(scores, target)
-        before = expected_calibration_error(_softmax(scores), target)
-        after = expected_calibration_error(_softmax(scores / temperature), target)
+        before = expected_calibration_error(probabilities(scores, 1.0), target)
+        after = expected_calibration_error(probabilities(scores, temperature), target)
         context.console.note(
             f"calibrated on {len(target)} validation pixels: temperature {temperature:.2f}, "
             f"calibration error {before:.3f} -> {after:.3f}"
@@ -173,7 +167,6 @@ class _Trainer:
                 "rounds": len(self.rounds),
                 "epochs": [len(r.history) for r in results],
                 "best_epochs": [r.best_epoch + 1 for r in results],
-                "seconds": [round(r.seconds, 1) for r in results],
             },
         )
         write_json(output.rounds / "histories.json", [r.history for r in results])
@@ -188,11 +181,6 @@ def imagery_facts(cube: Any) -> dict[str, Any]:
         for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
             facts[band] = {"scale": scale, "offset": offset, "nodata": source.nodata}
     return facts
-
-
-def _softmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def round_bundle(context: Context, round_: int) -> tuple[Bundle, Path]:

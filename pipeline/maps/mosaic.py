@@ -29,7 +29,7 @@ from pipeline.maps.parts import PartStore, part_path
 _GDAL_TYPE = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 _TILE = 512
 _CACHE = 256 << 20
-# rasterio lets errors of GDAL through a copy as they are, without a public base; and where GDAL fails without saying why,
+# rasterio lets errors of GDAL through a copy as they are, without a public base; where GDAL fails without saying why,
 # as when a disk fills up, it raises SystemError.
 _FAILURES = (RasterioError, CPLE_BaseError, OSError, SystemError)
 

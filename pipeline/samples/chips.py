@@ -29,6 +29,23 @@ def planes(rounds: int) -> int:
     return 1 + -(-rounds // ROUNDS_PER_PLANE)
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Labelled pixels.
+
+    Attributes
+    ----------
+    rows, columns : (N,) int64
+        Where they are on the grid.
+    target : (N,) int64
+        Their class indices.
+    """
+
+    rows: Array
+    columns: Array
+    target: Array
+
+
 @dataclass(frozen=True)
 class ChipStore:
     """Training samples on disk.
@@ -132,6 +149,23 @@ class ChipStore:
     def indices(self, round_: int | str, role: int) -> Array:
         """Return the chips that hold a pixel with this role, (n,) int64."""
         return np.flatnonzero(self._counts[:, self._round(round_), role].any(1))
+
+    def places(self, round_: int | str, role: int) -> Places:
+        """Return where the labelled pixels with a role in a round lie, and their classes."""
+        chips = self.indices(round_, role)
+        if self.size == 1:
+            target = self.targets_of(self.truth[:], round_, role)[chips, 0, 0]
+            return Places(*self.origins[chips].T.astype(np.int64), target.astype(np.int64))
+        rows, columns, classes = [], [], []
+        for i in chips:
+            found = self.targets(int(i), round_, role)
+            y, x = np.nonzero(found != IGNORE)
+            rows.append(y + int(self.origins[i, 0]))
+            columns.append(x + int(self.origins[i, 1]))
+            classes.append(found[y, x].astype(np.int64))
+        if not rows:
+            return Places(*(np.zeros(0, np.int64),) * 3)
+        return Places(np.concatenate(rows), np.concatenate(columns), np.concatenate(classes))
 
     def labelled(self, round_: int | str, role: int, chips: Array) -> tuple[Array, Array]:
         """Return the values (n, T, C) float32, NaN where invalid, and class indices (n,) of labelled pixels of chips."""

@@ -1,0 +1,4 @@
+"""placeholder"""
+from pathlib import Path
+def report(context) -> Path:
+    return context.output.report
