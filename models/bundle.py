@@ -1,50 +1,67 @@
-"""A trained model on disk: weights in safetensors, everything needed to use them in JSON. Loading runs no code."""
+"""The bundle: a trained network on disk, with everything needed to use it. Loading one runs no code from it."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import os
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
-from models.network import ModelError, Network, build
+from models.files import whole
+from models.network import ModelError, Network, build, parameters
 
 FORMAT = 1
-_META, _WEIGHTS = "bundle.json", "weights.safetensors"
+"""Version of the layout of bundle.json; a reader refuses any other."""
+
+_DESCRIPTION = "bundle.json"
+_WEIGHTS = "weights.safetensors"
+_NETWORK = ("name", "settings", "bands", "dates", "classes", "halo", "stride", "parameters")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def versions() -> dict[str, str]:
+    """Return the versions of what makes the numbers."""
+    found = {}
+    for name in ("landweave", "torch", "lightning", "numpy", "safetensors"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Bundle:
-    """A trained network with what it must know of its imagery and its legend.
+    """A trained network with what it needs to be used.
 
     Attributes
     ----------
     network : Network
-        With trained weights.
+        The network with its weights.
     bands : list of str
-        Names of the bands, in the order of the cube's axis.
-    dates, time : list
-        Dates (ISO form or None) and days since the first.
+        Names of the bands, in the order of the axis C.
+    dates : list of str or None
+        Dates of the axis T (ISO 8601), None where undated.
+    time : list of float
+        Days since the first date; (T,).
     mean, std : list of float
-        Band statistics of the training fold, one each per band.
+        Band statistics of the training fold; (C,), in the imagery's units after scale and offset.
     legend : list of dict
-        Classes in the order of the scores: name, code, color, values.
+        The classes, in the order of the axis K.
     temperature : float
-        By which scores are divided before probabilities are taken.
-    figures, training : dict
-        What was measured, and how it was trained.
-    imagery : dict
-        Per band: scale, offset, nodata of the imagery that was trained on.
+        Scores are divided by this before they are taken for probabilities.
+    figures, training, imagery : dict
+        Accuracy, how it was trained, and what new imagery must share with the old; JSON values.
     created : str
-        When it was trained, ISO form; no part of its checksum.
+        When it was trained (ISO 8601). Not part of the checksum.
+    versions : dict
+        Versions of what made the numbers.
     """
 
     network: Network
@@ -59,92 +76,145 @@ class Bundle:
     training: dict[str, Any]
     imagery: dict[str, Any]
     created: str
+    versions: dict[str, str] = field(default_factory=versions)
 
-    def save(self, folder: Path) -> None:
-        """Write the bundle; `bundle.json` comes last and holds the checksum of the weights."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = self._weights()
-        _replace(folder / _WEIGHTS, weights)
-        meta = self._meta(hashlib.sha256(weights).hexdigest())
-        text = json.dumps(meta | {"checksum": _checksum(meta), "created": self.created}, indent=2, ensure_ascii=False)
-        _replace(folder / _META, (text + "\n").encode())
+    def __post_init__(self) -> None:
+        network = self.network
+        for what, found, expected in (
+            ("bands", len(self.bands), network.bands),
+            ("means", len(self.mean), network.bands),
+            ("standard deviations", len(self.std), network.bands),
+            ("dates", len(self.dates), network.dates),
+            ("days", len(self.time), network.dates),
+            ("classes in the legend", len(self.legend), network.classes),
+        ):
+            if found != expected:
+                raise ModelError(f"a bundle of this network needs {expected} {what}, got {found}")
+        if not self.temperature > 0:
+            raise ModelError(f"the temperature must be above 0, got {self.temperature}")
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over weights and description; the same training gives the same, whenever it took place."""
-        return _checksum(self._meta(hashlib.sha256(self._weights()).hexdigest()))
+        """SHA-256 over the weights and the description, without the date: the same model has the same checksum."""
+        return _checksum(self._describe(self._weights()))
 
     def _weights(self) -> bytes:
-        state: dict[str, Tensor] = {k: v.contiguous() for k, v in self.network.state_dict().items()}
-        return bytes(save(state))
+        state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        return save(state)
 
-    def _meta(self, weights: str) -> dict[str, Any]:
-        own = {k: v for k, v in _fields(self).items() if k not in ("network", "created")}
-        return {
+    def _describe(self, weights: bytes) -> dict[str, Any]:
+        network = self.network
+        described: dict[str, Any] = {
             "format": FORMAT,
-            "network": {"name": self.network.name, "settings": self.network.settings.model_dump(mode="json")},
-            "halo": self.network.halo,
-            "stride": self.network.stride,
-            **own,
-            "versions": {name: version(name) for name in ("landweave", "torch")},
-            "weights_sha256": weights,
+            "network": {
+                "name": network.name,
+                "settings": network.settings.model_dump(mode="json"),
+                "bands": network.bands,
+                "dates": network.dates,
+                "classes": network.classes,
+                "halo": network.halo,
+                "stride": network.stride,
+                "parameters": parameters(network),
+            },
         }
+        for f in dataclasses.fields(self):
+            if f.name != "network":
+                described[f.name] = getattr(self, f.name)
+        described["weights"] = {"file": _WEIGHTS, "size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+        return described
 
-    @classmethod
-    def load(cls, folder: Path) -> Bundle:
-        """Read a bundle.
+    def save(self, folder: Path) -> None:
+        """Write weights.safetensors, then bundle.json, which holds the checksum of both; each whole or not at all.
 
         Raises
         ------
         ModelError
-            If it is missing, of another format, or not as it was written.
+            If a figure is NaN or infinite, or no JSON value.
         """
-        for name in (_META, _WEIGHTS):
-            if not (folder / name).is_file():
-                raise ModelError(f"{folder} is no bundle: {name} is missing; a bundle is the folder model/ of a run's output")
+        weights = self._weights()
+        described = self._describe(weights)
         try:
-            meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ModelError(f"{folder / _META} is not valid JSON: {error}") from error
-        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-            found = meta.get("format") if isinstance(meta, dict) else None
-            raise ModelError(f"{folder / _META}: this landweave reads bundles of format {FORMAT}, found {found!r}")
-        created, checksum = meta.pop("created", ""), meta.pop("checksum", None)
-        weights = (folder / _WEIGHTS).read_bytes()
-        if checksum != _checksum(meta) or meta["weights_sha256"] != hashlib.sha256(weights).hexdigest():
-            raise ModelError(f"{folder}: the bundle is not as it was written (its checksum differs); train or copy it again")
-        kind = meta["network"]
+            described["checksum"] = _checksum(described)
+            text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"the bundle cannot be written as JSON: {error}") from error
+        # A description without its weights would be refused when loaded; old weights under a new one as well.
+        with whole(folder / _WEIGHTS) as temporary:
+            temporary.write_bytes(weights)
+        with whole(folder / _DESCRIPTION) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read and verify a bundle.
+
+        Raises
+        ------
+        ModelError
+            If files are missing, were changed or damaged, or were written in another format.
+        """
+        described = _read(folder)
+        weights = _read_weights(folder, described["weights"])
+        made = described["network"]
+        network = build(
+            made["name"], made["settings"], bands=made["bands"], dates=made["dates"], classes=made["classes"]
+        )
         try:
-            network = build(
-                kind["name"],
-                kind["settings"],
-                bands=len(meta["bands"]),
-                dates=len(meta["time"]),
-                classes=len(meta["legend"]),
-            )
             network.load_state_dict(load(weights))
-        except (ValidationError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"{folder}: the network '{kind['name']}' does not fit its weights: {error}") from error
-        fields = ("bands", "dates", "time", "mean", "std", "legend", "temperature", "figures", "training", "imagery")
-        return cls(network=network.eval(), created=created, **{name: meta[name] for name in fields})
+        except (SafetensorError, RuntimeError) as error:
+            raise ModelError(
+                f"{folder / _WEIGHTS} does not fit the network '{made['name']}' described in {_DESCRIPTION}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        if (network.halo, network.stride) != (made["halo"], made["stride"]):
+            raise ModelError(
+                f"{folder / _DESCRIPTION}: the network '{made['name']}' was trained with halo {made['halo']} and stride "
+                f"{made['stride']}, here it has {network.halo} and {network.stride}; use the version that made it: "
+                f"landweave {described['versions'].get('landweave')}"
+            )
+        rest = {f.name: described[f.name] for f in dataclasses.fields(cls) if f.name != "network"}
+        return cls(network=network.eval(), **rest)
 
 
-def _fields(bundle: Bundle) -> dict[str, Any]:
-    """Return the fields of a bundle; the network is not copied."""
-    return {name: getattr(bundle, name) for name in bundle.__dataclass_fields__}
+def _checksum(described: dict[str, Any]) -> str:
+    kept = {k: v for k, v in described.items() if k not in ("checksum", "created")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _checksum(meta: dict[str, Any]) -> str:
-    text = json.dumps({k: v for k, v in meta.items() if k != "versions"}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / _DESCRIPTION
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no {_DESCRIPTION}: it is not a trained model")
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(described, dict) or "format" not in described:
+        raise ModelError(f"{path} is not the description of a trained model")
+    if described["format"] != FORMAT:
+        raise ModelError(
+            f"{path} has format {described['format']!r}, this version of landweave reads format {FORMAT}; it was made by "
+            f"landweave {described.get('versions', {}).get('landweave', '(not stated)')}"
+        )
+    wanted = {f.name for f in dataclasses.fields(Bundle)} | {"weights", "checksum"}
+    if missing := sorted(wanted - set(described)):
+        raise ModelError(f"{path} lacks {', '.join(missing)}")
+    if lacking := [k for k in _NETWORK if k not in described["network"]]:
+        raise ModelError(f"{path}: the description of the network lacks {', '.join(lacking)}")
+    if _checksum(described) != described["checksum"]:
+        raise ModelError(f"{path} was changed after it was written (its checksum differs); use the original")
+    return described
 
 
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
+def _read_weights(folder: Path, described: dict[str, Any]) -> bytes:
+    path = folder / _WEIGHTS
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no {_WEIGHTS}, which {_DESCRIPTION} describes; copy the whole folder")
+    weights = path.read_bytes()
+    found = hashlib.sha256(weights).hexdigest()
+    if found != described["sha256"]:
+        raise ModelError(
+            f"{path} is damaged or belongs to another model: {len(weights)} bytes with SHA-256 {found}, expected "
+            f"{described['size']} bytes with {described['sha256']}"
+        )
+    return weights

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from models.network import Network, example
+from models.network import Network, PixelNetwork, blank_tile
 
 # A pixel network takes the pixels of a tile in pieces: its hidden layers would otherwise hold the whole tile.
 _ROWS_OF = 64 * 1024
@@ -56,7 +56,7 @@ def scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tenso
 def slabs(network: Network, cube: Tensor) -> list[slice]:
     """Return the rows to be computed at once: all for a spatial network, some for one that looks at single pixels."""
     height, width = cube.shape[-2:]
-    if network.halo:
+    if not isinstance(network, PixelNetwork):
         return [slice(0, height)]
     step = max(1, _ROWS_OF // width)
     return [slice(i, min(i + step, height)) for i in range(0, height, step)]
@@ -79,7 +79,7 @@ def activation_bytes(network: Network, *, gradient: bool) -> float:
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
     training = network.training
     network.eval()
-    cube, valid, time = example(network, side)
+    cube, valid, time = blank_tile(network, side)
     try:
         scores(network, cube, valid, time)
     finally:
@@ -88,5 +88,5 @@ def activation_bytes(network: Network, *, gradient: bool) -> float:
             hook.remove()
     own = 3.0 * (cube.numel() * cube.element_size() + valid.numel()) + 2 * 4 * network.classes * side**2
     # Of a pixel network only a slab's layers are alive at once, whatever the tile.
-    held = (2.0 if gradient else 0.5) * sum(sizes) if network.halo else 0.0
+    held = (2.0 if gradient else 0.5) * sum(sizes) if not isinstance(network, PixelNetwork) else 0.0
     return (held + own) / side**2

@@ -1,9 +1,10 @@
-"""Losses over labelled pixels only, weighted by class."""
+"""Losses on labelled pixels: most pixels of a chip have no label and take no part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,54 +13,80 @@ from models.network import ModelError
 from models.settings import LossSettings
 
 IGNORE = -1
-"""Label of pixels that are not labelled."""
+"""Class index of a pixel without a label."""
 
 
-def class_weights(setting: str | list[float], counts: Sequence[int]) -> Tensor | None:
-    """Return a weight per class, (K,) float32, or None.
+def labelled(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores (N, K) and labels (N,) of the pixels that have a label.
 
-    ``balanced`` gives n / (K n_k), so that each class present weighs the same and the mean weight of a pixel is one;
-    a class without training pixels gets weight zero.
+    Parameters
+    ----------
+    scores : Tensor
+        (B, K, H, W).
+    labels : Tensor
+        Class indices, `IGNORE` where there is no label; (B, H, W) int64.
+    """
+    where = labels != IGNORE
+    return scores.permute(0, 2, 3, 1)[where], labels[where]
+
+
+def cross_entropy(scores: Tensor, target: Tensor, weights: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Return the summed cross-entropy of pixels, each weighted by its class, and the sum of these weights.
+
+    Parameters
+    ----------
+    scores, target : Tensor
+        (N, K) and (N,), as `labelled` returns them.
+    weights : Tensor
+        Weight per class; (K,).
+    smoothing : float
+        Share of each label that is spread evenly over all classes (Szegedy et al. 2016).
+
+    Returns
+    -------
+    tuple of Tensor
+        Sum and weight; their ratio is the loss. Both can be added up over batches, so figures of a fold do not depend
+        on how it was cut into batches.
+    """
+    each = F.cross_entropy(scores, target, label_smoothing=smoothing, reduction="none")
+    weight = weights[target]
+    return (each * weight).sum(), weight.sum()
+
+
+Loss = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
+
+
+def class_weights(settings: LossSettings, counts: Sequence[int] | np.ndarray, classes: int) -> Tensor:  # type: ignore[type-arg]
+    """Return the weight of each class, (K,) float32.
+
+    Parameters
+    ----------
+    settings : LossSettings
+        ``balanced``: n / (K n_k), as scikit-learn defines it; a class without training pixels gets 1. ``none``: 1.
+    counts : (K,) int
+        Training pixels per class.
+    classes : int
+        K.
 
     Raises
     ------
     ModelError
-        If weights are given for another number of classes.
+        If a list of weights does not have one per class, or all are zero.
     """
-    if setting == "none":
-        return None
-    if isinstance(setting, list):
-        if len(setting) != len(counts):
+    if isinstance(settings.class_weights, list):
+        if len(settings.class_weights) != classes:
             raise ModelError(
-                f"training.loss.class_weights: expected a weight for each of the {len(counts)} classes, found {setting}"
+                f"training.loss.class_weights holds {len(settings.class_weights)} weights, the legend has {classes} "
+                "classes; give one for each, in the legend's order"
             )
-        return torch.tensor(setting, dtype=torch.float32)
-    n = torch.as_tensor(list(counts), dtype=torch.float32)
-    present = n > 0
-    return torch.where(present, n.sum() / (present.sum() * n.clamp(min=1)), torch.zeros(()))
-
-
-def masked_cross_entropy(
-    scores: Tensor, labels: Tensor, weights: Tensor | None, settings: LossSettings, *, reduction: str = "mean"
-) -> Tensor:
-    """Return the cross-entropy over labelled pixels.
-
-    Parameters
-    ----------
-    scores : (B, K, H, W) float
-        Logits.
-    labels : (B, H, W) int64
-        Class indices; `IGNORE` where not labelled.
-    weights : (K,) float or None
-        Weight per class.
-    reduction : str
-        ``mean`` divides by the summed weights of the labelled pixels; ``sum`` does not divide.
-    """
-    return F.cross_entropy(
-        scores.float(),
-        labels,
-        weight=weights,
-        ignore_index=IGNORE,
-        label_smoothing=settings.label_smoothing,
-        reduction=reduction,
-    )
+        if not any(settings.class_weights):
+            raise ModelError("training.loss.class_weights are all 0: nothing would be learnt")
+        return torch.tensor(settings.class_weights, dtype=torch.float32)
+    if settings.class_weights == "none":
+        return torch.ones(classes)
+    found = np.asarray(counts, dtype=np.float64)
+    present = found > 0
+    weights = np.ones(classes)
+    weights[present] = found.sum() / (present.sum() * found[present])
+    return torch.from_numpy(weights.astype(np.float32))

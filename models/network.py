@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# By name: the module and the class. Modules are imported when a network is asked for.
+# One line per network. Classes are imported when first asked for: the command line must not wait for all of them.
 NETWORKS: dict[str, str] = {
     "mlp": "models.networks.mlp:MLP",
     "unet": "models.networks.unet:UNet",
@@ -20,11 +21,11 @@ NETWORKS: dict[str, str] = {
 
 
 class ModelError(ValueError):
-    """A network, its settings or a bundle is not what was asked for; the message is a complete sentence."""
+    """Something about a network, a training or a bundle is the user's to mend; the message is complete by itself."""
 
 
 class NetworkSettings(BaseModel):
-    """Base of a network's own settings: unknown keys are refused, values never change."""
+    """Base of the settings of every network: unknown keys are refused, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -32,123 +33,177 @@ class NetworkSettings(BaseModel):
 class Network(nn.Module, ABC):
     """A map from a tile of the cube to scores per class on the same pixels.
 
+    Nothing in a forward pass may depend on the tile as a whole: that is what makes a map independent of how it was cut.
+
     Parameters
     ----------
     settings : NetworkSettings
-        The network's own settings.
+        The network's own settings, an instance of its `Settings`.
     bands, dates, classes : int
-        Sizes of the cube's band and time axes, and of the legend.
-
-    Notes
-    -----
-    Nothing in a forward pass may depend on the tile as a whole: the score of a pixel is a function of the pixels at most
-    `halo` away, on a lattice that repeats every `stride` pixels. Tiled prediction is exact because of that.
+        Sizes of the axes C and T of the cube, and K of the scores.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[NetworkSettings]]
-    chip: ClassVar[int]
-    """Side of a training chip in pixels; 1 for a network that looks at one pixel at a time."""
 
     def __init__(self, settings: NetworkSettings, *, bands: int, dates: int, classes: int) -> None:
         super().__init__()
-        self.settings = settings
-        self.bands, self.dates, self.classes = bands, dates, classes
+        for what, value, least in (("bands", bands, 1), ("dates", dates, 1), ("classes", classes, 2)):
+            if value < least:
+                raise ModelError(f"the network '{self.name}' needs at least {least} {what}, got {value}")
+        if not isinstance(settings, self.Settings):
+            raise TypeError(f"expected {self.Settings.__qualname__}, got {type(settings).__qualname__}")
+        self.settings: NetworkSettings = settings
+        self.bands = bands
+        self.dates = dates
+        self.classes = classes
 
     @property
     @abstractmethod
-    def halo(self) -> int:
-        """Context in pixels around each output pixel; a multiple of the stride."""
+    def radius(self) -> int:
+        """Receptive radius in pixels: the largest over all phases of the stride."""
 
     @property
     @abstractmethod
     def stride(self) -> int:
-        """Origins and sizes of tiles must be multiples of this."""
+        """Origins and sizes of tiles must be multiples of this; 1 where there is no pooling."""
+
+    @property
+    def halo(self) -> int:
+        """Context in pixels to be read around what is kept: the radius, rounded up to a multiple of the stride."""
+        return -(-self.radius // self.stride) * self.stride
+
+    @property
+    @abstractmethod
+    def chip(self) -> int:
+        """Default side of a training sample in pixels; 1 for a pixel network."""
 
     @abstractmethod
     def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
-        """Score a batch of tiles.
+        """Return the scores of every pixel.
 
         Parameters
         ----------
-        cube : (B, T, C, H, W) float32
-            Normalised values, zero where invalid.
-        valid : (B, T, H, W) bool
-            Where a date has a value.
-        time : (B, T) float32
-            Days since the cube's first date.
+        cube : Tensor
+            Normalised values, zero where invalid; (B, T, C, H, W) float32.
+        valid : Tensor
+            (B, T, H, W) bool.
+        time : Tensor
+            Days since the first date of the cube; (B, T) float32.
 
         Returns
         -------
-        (B, K, H, W) float32
-            Scores (logits) per class.
+        Tensor
+            Scores (logits) per class; (B, K, H, W) float32.
         """
 
     def check(self, cube: Tensor) -> None:
-        """Raise `ModelError` if a tile has other axes than the network was built for."""
-        expected = (self.dates, self.bands)
-        if cube.ndim != 5 or tuple(cube.shape[1:3]) != expected:
-            raise ModelError(
-                f"{self.name}: expected a cube (B, T={self.dates}, C={self.bands}, H, W), got {tuple(cube.shape)}"
-            )
-        if cube.shape[3] % self.stride or cube.shape[4] % self.stride:
-            raise ModelError(
-                f"{self.name}: height and width must be multiples of the stride {self.stride}, got "
-                f"{cube.shape[3]} x {cube.shape[4]}"
-            )
+        """Refuse a cube of the wrong shape, with the shape that was expected.
+
+        Raises
+        ------
+        ValueError
+            If axes are missing, dates or bands do not agree, or height or width is no multiple of the stride.
+        """
+        expected = f"(B, {self.dates}, {self.bands}, H, W) with H and W multiples of {self.stride}"
+        fits = cube.ndim == 5 and cube.shape[1:3] == (self.dates, self.bands)
+        if not fits or cube.shape[3] % self.stride or cube.shape[4] % self.stride:
+            raise ValueError(f"the network '{self.name}' expects a cube {expected}, got {tuple(cube.shape)}")
+
+
+class PixelNetwork(Network):
+    """A network that looks at one pixel at a time: height and width are folded into the batch.
+
+    Attributes
+    ----------
+    slab : int
+        Pixels in one forward pass of a prediction. What lies between the layers then fits a core's cache.
+    """
+
+    slab: ClassVar[int] = 8192
+
+    @property
+    def radius(self) -> int:
+        """No neighbour is looked at."""
+        return 0
+
+    @property
+    def stride(self) -> int:
+        """Any size will do."""
+        return 1
+
+    @property
+    def chip(self) -> int:
+        """Single pixels."""
+        return 1
+
+    @abstractmethod
+    def pixels(self, series: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+        """Return scores (N, K) of pixels (N, T, C), valid (N, T) bool, time (N, T)."""
+
+    def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+        """Fold height and width into the batch, score the pixels, and unfold."""
+        self.check(cube)
+        b, t, c, h, w = cube.shape
+        series = cube.permute(0, 3, 4, 1, 2).reshape(b * h * w, t, c)
+        flags = valid.permute(0, 2, 3, 1).reshape(b * h * w, t)
+        days = time[:, None].expand(b, h * w, t).reshape(b * h * w, t)
+        return self.pixels(series, flags, days).reshape(b, h, w, self.classes).permute(0, 3, 1, 2)
 
 
 def network_class(name: str) -> type[Network]:
-    """Return the class of a network by its name.
+    """Return the class of a network.
 
     Raises
     ------
     ModelError
-        If there is none of that name; names the nearest.
+        If there is no network of that name; names the nearest, and all there are.
     """
     if name not in NETWORKS:
         close = difflib.get_close_matches(name.lower(), NETWORKS, n=1, cutoff=0.5)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
+        hint = f"; did you mean '{close[0]}'?" if close else "."
         raise ModelError(f"there is no network '{name}'{hint} There are: {', '.join(NETWORKS)}")
     module, _, attribute = NETWORKS[name].partition(":")
-    found: type[Network] = getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(module), attribute)
+    assert isinstance(found, type)
+    assert issubclass(found, Network)
     return found
 
 
-def build(
-    name: str, settings: dict[str, Any] | NetworkSettings, *, bands: int, dates: int, classes: int
-) -> Network:
-    """Return a new network with random weights.
+def build(name: str, settings: dict[str, Any] | NetworkSettings, *, bands: int, dates: int, classes: int) -> Network:
+    """Return a new network with random weights, drawn from torch's global generator.
 
     Raises
     ------
     ModelError
-        If there is none of that name.
-    pydantic.ValidationError
-        If its settings are wrong.
+        If the name is unknown, or a setting is wrong; names the setting and what was found.
     """
     kind = network_class(name)
-    own = settings if isinstance(settings, NetworkSettings) else kind.Settings(**settings)
-    return kind(own, bands=bands, dates=dates, classes=classes)
+    if isinstance(settings, dict):
+        try:
+            settings = kind.Settings(**settings)
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']}, found {f['input']!r}" for f in error.errors())
+            raise ModelError(f"settings of the network '{name}': {'; '.join(faults)}") from error
+    return kind(settings, bands=bands, dates=dates, classes=classes)
+
+
+def parameters(network: nn.Module) -> int:
+    """Return the number of trainable values."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def blank_tile(network: Network, side: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Return a zero cube, valid and time for one tile of ``side`` x ``side`` pixels, as `Network.forward` takes them."""
+    cube = torch.zeros(1, network.dates, network.bands, side, side, device=device)
+    valid = torch.ones(1, network.dates, side, side, dtype=torch.bool, device=device)
+    return cube, valid, torch.zeros(1, network.dates, device=device)
 
 
 def flop_per_pixel(network: Network) -> float:
-    """Return the floating-point operations of a forward pass per pixel, as PyTorch counts them."""
-    side = max(network.stride * 4, 32)
-    side -= side % network.stride
-    cube, valid, time = example(network, side)
-    training = network.training
-    network.eval()
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(cube, valid, time)
-    network.train(training)
+    """Return floating point operations of a forward pass per pixel, counted on a tile without any data."""
+    shadow = copy.deepcopy(network).to("meta").eval()
+    side = 16 * network.stride
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow(*blank_tile(shadow, side, "meta"))
     return float(counter.get_total_flops()) / side**2
-
-
-def example(network: Network, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a tile of zeros of the shape that a network takes: cube, valid, time."""
-    return (
-        torch.zeros(1, network.dates, network.bands, side, side),
-        torch.ones(1, network.dates, side, side, dtype=torch.bool),
-        torch.zeros(1, network.dates),
-    )

@@ -1,14 +1,16 @@
-"""Lightning modules: what is learned, and how it is measured while it is."""
+"""Lightning modules: what is learnt, step by step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L  # noqa: N812 - Lightning's own habit
+import numpy as np
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCohenKappa,
@@ -16,104 +18,127 @@ from torchmetrics.classification import (
     MulticlassJaccardIndex,
 )
 
-from models.losses import IGNORE, class_weights, masked_cross_entropy
+from models.losses import LOSSES, class_weights, labelled
 from models.network import Network
-from models.settings import TrainingSettings
+from models.settings import OptimizerSettings, TrainingSettings
+
+Batch = dict[str, Tensor]
+
+# The share of the learning rate that is left at the end of a cosine schedule.
+_FLOOR = 0.01
 
 
-class ClassificationTask(L.LightningModule):
-    """Supervised classification of labelled pixels.
+class ClassificationTask(LightningModule):
+    """Learn classes from labelled pixels.
+
+    Batches are dictionaries: ``cube`` (B, T, C, H, W) float32, ``valid`` (B, T, H, W) bool, ``time`` (B, T) float32,
+    ``labels`` (B, H, W) int64 with `IGNORE` where there is no label.
+
+    Each epoch ends with ``train_loss`` and, where there is a validation fold, ``val_loss``, ``val_overall``,
+    ``val_kappa``, ``val_macro_f1`` and ``val_iou_<class index>``. All are exact over the fold, whatever the batches.
 
     Parameters
     ----------
     network : Network
         What learns.
     classes : int
-        Number of classes K.
+        K.
     settings : TrainingSettings
         Loss, optimiser and schedule.
-    counts : sequence of int
-        Training pixels per class, for the class weights.
+    counts : (K,) int
+        Training pixels per class, for balanced weights.
     """
 
-    weights: Tensor | None
+    class_weights: Tensor
 
-    def __init__(self, network: Network, *, classes: int, settings: TrainingSettings, counts: Sequence[int]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        classes: int,
+        settings: TrainingSettings,
+        counts: Sequence[int] | np.ndarray[Any, Any],
+    ) -> None:
         super().__init__()
         self.network = network
-        self.options = settings
-        self.register_buffer("weights", class_weights(settings.loss.class_weights, counts))
-        self.val = MetricCollection(
+        self.settings = settings
+        self.register_buffer("class_weights", class_weights(settings.loss, counts, classes), persistent=False)
+        self.train_mean = MeanMetric()
+        self.val_mean = MeanMetric()
+        common: dict[str, Any] = {"num_classes": classes, "validate_args": False}
+        self.val_figures = MetricCollection(
             {
-                "overall": MulticlassAccuracy(classes, average="micro", ignore_index=IGNORE),
-                "kappa": MulticlassCohenKappa(classes, ignore_index=IGNORE),
-                "macro_f1": MulticlassF1Score(classes, average="macro", ignore_index=IGNORE),
-            },
-            prefix="val_",
+                "overall": MulticlassAccuracy(average="micro", **common),
+                "kappa": MulticlassCohenKappa(**common),
+                "macro_f1": MulticlassF1Score(average="macro", **common),
+                "iou": MulticlassJaccardIndex(average="none", **common),
+            }
         )
-        self.val_iou = MulticlassJaccardIndex(classes, average="none", ignore_index=IGNORE)
-        # Sums, not means of means: a chip with three labelled pixels counts three, whatever batch it fell into.
-        self._sums = {"train": [0.0, 0.0], "val": [0.0, 0.0]}
 
-    def _loss(self, batch: dict[str, Tensor], fold: str) -> tuple[Tensor, Tensor]:
-        scores = self.network(batch["cube"], batch["valid"], batch["time"])
-        labels = batch["labels"]
-        total = masked_cross_entropy(scores, labels, self.weights, self.options.loss, reduction="sum")
-        known = labels != IGNORE
-        weight = known.sum() if self.weights is None else self.weights[labels[known]].sum()
-        sums = self._sums[fold]
-        sums[0] += float(total.detach())
-        sums[1] += float(weight)
-        return total / weight.clamp(min=1e-6), scores
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        scores, target = labelled(self.network(batch["cube"], batch["valid"], batch["time"]), batch["labels"])
+        loss = LOSSES[self.settings.loss.name]
+        total, weight = loss(scores.float(), target, self.class_weights, self.settings.loss.label_smoothing)
+        return total, weight, scores, target
 
-    def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
-        """Return the loss of a batch."""
-        return self._loss(batch, "train")[0]
-
-    def validation_step(self, batch: dict[str, Tensor], _index: int) -> None:
-        """Measure a batch of the validation fold."""
-        _, scores = self._loss(batch, "val")
-        # Only labelled pixels reach the metrics: some of torchmetrics' counts would take the others for a class.
-        known = batch["labels"] != IGNORE
-        picked = scores.permute(0, 2, 3, 1)[known]
-        self.val.update(picked, batch["labels"][known])
-        self.val_iou.update(picked, batch["labels"][known])
-
-    def on_train_epoch_start(self) -> None:
-        """Begin the sums anew, and the random numbers: an epoch is the same, resumed or not."""
-        torch.manual_seed(1_000_003 * self.options.seed + self.current_epoch)
-        self._sums["train"] = [0.0, 0.0]
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin the sums anew."""
-        self._sums["val"] = [0.0, 0.0]
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the figures of the validation fold."""
-        total, weight = self._sums["val"]
-        self.log("val_loss", total / max(weight, 1e-6))
-        self.log_dict(self.val.compute())
-        for i, value in enumerate(self.val_iou.compute()):
-            self.log(f"val_iou_{i}", value)
-        self.val.reset()
-        self.val_iou.reset()
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
+        """Return the loss of a batch; None, and no step, where nothing can be learnt from it."""
+        # A single pixel has no variance that batch normalisation could take; it comes again in another batch.
+        if batch["labels"].numel() < 2:
+            return None
+        total, weight, _, _ = self._loss(batch)
+        if not weight > 0:
+            return None
+        mean = total / weight
+        self.train_mean.update(mean.detach(), weight)
+        return mean
 
     def on_train_epoch_end(self) -> None:
-        """Log the loss of the training fold."""
-        total, weight = self._sums["train"]
-        self.log("train_loss", total / max(weight, 1e-6))
+        """Publish the mean loss of the epoch."""
+        if self.train_mean.update_called:
+            self.log("train_loss", self.train_mean.compute())
+        self.train_mean.reset()
+
+    def validation_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Add a batch to the figures of the validation fold."""
+        total, weight, scores, target = self._loss(batch)
+        if weight > 0:
+            self.val_mean.update(total / weight, weight)
+            self.val_figures.update(scores.argmax(1), target)
+
+    def on_validation_epoch_end(self) -> None:
+        """Publish the figures of the validation fold; one that is undefined (a kappa of one class) is left out."""
+        if not self.val_mean.update_called:
+            return
+        self.log("val_loss", self.val_mean.compute())
+        for name, value in self.val_figures.compute().items():
+            values = {f"val_{name}": value} if value.ndim == 0 else {f"val_{name}_{i}": v for i, v in enumerate(value)}
+            self.log_dict({k: v for k, v in values.items() if torch.isfinite(v)})
+        self.val_mean.reset()
+        self.val_figures.reset()
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and the schedule of the settings."""
-        own = self.options.optimizer
-        common: dict[str, Any] = {"lr": own.lr, "weight_decay": own.weight_decay}
-        kinds: dict[str, Any] = {
-            "adamw": torch.optim.AdamW,
-            "adam": torch.optim.Adam,
-            "sgd": lambda p, **k: torch.optim.SGD(p, momentum=own.momentum, **k),
-        }
-        optimizer = kinds[own.name](self.network.parameters(), **common)
-        if self.options.schedule == "constant":
+        """Return the optimiser and its schedule; the schedule spans `epochs`, also where fewer are run."""
+        optimizer = _optimizer(self.network, self.settings.optimizer)
+        if self.settings.schedule == "constant":
             return optimizer
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.options.epochs)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        epochs = self.settings.epochs
+
+        def share(epoch: int) -> float:
+            return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
+
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "epoch"}]
+
+
+def _optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    # Decay is for weights that multiply inputs; biases and normalisation would only be biased by it.
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.name]
+    return kind(groups, lr=settings.lr)

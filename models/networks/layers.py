@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
+from pydantic import BeforeValidator, Field
 from torch import nn
 
-from models.network import ModelError
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
 
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
+# In place where the library allows it: a layer's input is not needed again, and memory traffic is what costs.
+_ACTIVATIONS: dict[str, nn.Module] = {
+    "relu": nn.ReLU(inplace=True),
+    "leaky_relu": nn.LeakyReLU(0.01, inplace=True),
+    "elu": nn.ELU(inplace=True),
+    "gelu": nn.GELU(),
+    "silu": nn.SiLU(inplace=True),
+    "tanh": nn.Tanh(),
 }
 
-# These take their mean from the whole tile, so that a pixel's score would depend on how the map was cut.
-_OVER_SPACE = ("instance", "group", "layer")
+_UNTILEABLE = {
+    "instance": "instance normalisation takes its mean and variance over the whole tile",
+    "group": "group normalisation takes its mean and variance over the whole tile",
+    "layer": "layer normalisation over space takes its mean and variance over the whole tile",
+    "squeeze_excite": "squeeze-and-excite pools over the whole tile",
+}
 
 
-def activation(name: str) -> nn.Module:
-    """Return a new activation by name."""
-    return _ACTIVATIONS[name]()
-
-
-def normalisation(name: str, channels: int, dimensions: int) -> nn.Module:
-    """Return a new normalisation by name, for (N, C) if ``dimensions`` is 1, for (N, C, H, W) if it is 2."""
-    if name == "none":
-        return nn.Identity()
-    return nn.BatchNorm2d(channels) if dimensions == 2 else nn.BatchNorm1d(channels)
-
-
-def tileable(name: str) -> str:
-    """Return a normalisation's name if a map made with it can be tiled.
-
-    Raises
-    ------
-    ModelError
-        For normalisations over space, by name and with the reason.
-    """
-    if name in _OVER_SPACE:
-        raise ModelError(
-            f"'{name}' normalisation takes its mean from the whole tile, so a map would depend on how it was cut; "
-            "use 'batch' (its mean is fixed after training) or 'none'"
+def _tileable(value: object) -> object:
+    if isinstance(value, str) and value in _UNTILEABLE:
+        raise ValueError(
+            f"{_UNTILEABLE[value]}, so a map would depend on how it was cut into blocks: found '{value}', "
+            f"allowed are {', '.join(get_args(_Normalisation))}"
         )
-    if name not in ("batch", "none"):
-        raise ModelError(f"there is no normalisation '{name}'; there are: batch, none")
-    return name
+    return value
+
+
+_Normalisation = Literal["batch", "none"]
+Normalisation = Annotated[_Normalisation, BeforeValidator(_tileable)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def activation(name: Activation) -> nn.Module:
+    """Return an activation layer by name; none of them holds weights, so one instance serves all."""
+    return _ACTIVATIONS[name]

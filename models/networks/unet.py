@@ -1,138 +1,121 @@
-"""A U-Net: context on several scales, scores at full resolution."""
+"""A U-Net on tiles."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.network import Network, NetworkSettings
-from models.networks.layers import Activation, activation, normalisation, tileable
+from models.networks.layers import Activation, Dropout, Normalisation, activation
+from models.receptive import Span, receptive_radius
 
 _KERNEL = 3
+_CONVS = 2  # convolutions in each block
 
 
 class UNetSettings(NetworkSettings):
-    """A U-Net after Ronneberger et al. 2015, on all dates and bands side by side."""
+    """Settings of the U-Net."""
 
-    width: int = Field(32, ge=1, description="Channels at full resolution; doubled at each step down.")
+    width: int = Field(16, ge=1, le=512, description="Channels at full resolution; doubled at each level below.")
     depth: int = Field(
         2,
         ge=1,
-        le=6,
-        description="Steps down. Each doubles the context: the halo is 10, 24, 56, 112 pixels for 1, 2, 3, 4. Labels "
-        "nearer than that to labels of another fold are left out of training, so few labels want few steps.",
+        le=5,
+        description="How often the resolution is halved. Each level doubles the context a pixel sees and the halo that is "
+        "read around each block: 10, 24 and 56 pixels for a depth of 1, 2 and 3.",
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of channels left out at random while training.")
-    activation: Activation = Field("relu", description="What follows each convolution.")
-    normalisation: str = Field("batch", description="batch or none.")
-    padding: Literal["zeros", "replicate", "reflect"] = Field(
-        "zeros", description="What convolutions see beyond a tile. It reaches the margin only, which is cut off."
+    dropout: Dropout = Field(0.1, description="Share of channels left out in each step of training, below full resolution.")
+    activation: Activation = Field("relu", description="What follows each convolution: relu, leaky_relu, elu, gelu, silu, tanh.")
+    normalisation: Normalisation = Field("batch", description="Normalisation of each convolution: batch or none.")
+    padding: Literal["zeros", "reflect", "replicate"] = Field(
+        "zeros",
+        description="How chips go on beyond their border while training. Maps do not depend on it: there the halo holds "
+        "what really lies beyond.",
     )
-
-    @field_validator("normalisation")
-    @classmethod
-    def _tileable(cls, name: str) -> str:
-        return tileable(name)
 
 
 class UNet(Network):
-    """U-Net: convolutions on several scales (Ronneberger et al. 2015), for texture and shape."""
+    """U-Net: sees form and texture around a pixel, at two or more scales.
 
-    name: ClassVar[str] = "unet"
-    Settings: ClassVar[type[NetworkSettings]] = UNetSettings
-    chip: ClassVar[int] = 64
+    After Ronneberger et al. (2015), with batch normalisation and same-size convolutions. Whether a pixel is valid is an
+    input of its own, for a masked pixel is not an average one. Upsampling is nearest-neighbour behind a 1 x 1
+    convolution: each fine pixel hangs on exactly one coarse pixel, so the halo is exact, and it costs a quarter of a
+    transposed convolution. The default depth of 2 keeps the halo at 24 pixels, so blocks stay cheap and training labels
+    as little as a field apart are not lost to the buffer between folds.
+    """
+
+    name = "unet"
+    Settings = UNetSettings
+    settings: UNetSettings
 
     def __init__(self, settings: UNetSettings, *, bands: int, dates: int, classes: int) -> None:
         super().__init__(settings, bands=bands, dates=dates, classes=classes)
-        self.depth = settings.depth
         widths = [settings.width * 2**level for level in range(settings.depth + 1)]
-        # Where a date has no value the cube is zero, which is also the mean: the masks tell the two apart.
-        channels = dates * bands + dates
-        self.down = nn.ModuleList()
-        for width in widths:
-            self.down.append(_Convolutions(channels, width, settings))
-            channels = width
-        self.pool = nn.MaxPool2d(2)
-        self.up, self.join = nn.ModuleList(), nn.ModuleList()
-        for width in reversed(widths[:-1]):
-            self.up.append(nn.ConvTranspose2d(2 * width, width, 2, stride=2))
-            self.join.append(_Convolutions(2 * width, width, settings))
-        self.dropout = nn.Dropout2d(settings.dropout)
+        inputs = [dates * bands + dates, *widths]
+        self.encoders = nn.ModuleList(self._block(inputs[i], widths[i], i) for i in range(settings.depth + 1))
+        self.lifts = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(settings.depth))
+        self.decoders = nn.ModuleList(self._block(2 * widths[i], widths[i], i) for i in range(settings.depth))
         self.head = nn.Conv2d(widths[0], classes, 1)
 
-    @property
-    def stride(self) -> int:
-        """Pooling repeats on this step."""
-        return int(2**self.depth)
-
-    @property
-    def halo(self) -> int:
-        """Largest receptive radius over the phases of the stride, rounded up to a multiple of the stride."""
-        radius = receptive_radius(self.depth)
-        return -(-radius // self.stride) * self.stride
-
-    def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:  # noqa: ARG002 - one contract for all
-        """Score each pixel; see `Network.forward`."""
-        self.check(cube)
-        x = torch.cat([cube.flatten(1, 2), valid.to(cube.dtype)], 1)  # (B, T * C + T, H, W)
-        x = x.contiguous(memory_format=torch.channels_last)
-        kept = []
-        for convolutions in self.down[:-1]:
-            x = convolutions(x)
-            kept.append(x)
-            x = self.pool(x)  # half the side, half the stride left
-        x = self.dropout(self.down[-1](x))
-        for up, join in zip(self.up, self.join, strict=True):
-            x = join(torch.cat([kept.pop(), up(x)], 1))
-        scores: Tensor = self.head(x)  # (B, K, H, W)
-        return scores
-
-
-class _Convolutions(nn.Sequential):
-    """Two 3 x 3 convolutions, each with normalisation and activation."""
-
-    def __init__(self, channels: int, width: int, settings: UNetSettings) -> None:
+    def _block(self, inputs: int, outputs: int, level: int) -> nn.Sequential:
+        settings = self.settings
         layers: list[nn.Module] = []
-        for inputs in (channels, width):
-            layers += [
+        for i in range(_CONVS):
+            layers.append(
                 nn.Conv2d(
-                    inputs,
-                    width,
+                    inputs if i == 0 else outputs,
+                    outputs,
                     _KERNEL,
                     padding=_KERNEL // 2,
                     padding_mode=settings.padding,
                     bias=settings.normalisation == "none",
-                ),
-                normalisation(settings.normalisation, width, 2),
-                activation(settings.activation),
-            ]
-        super().__init__(*layers)
+                )
+            )
+            if settings.normalisation == "batch":
+                layers.append(nn.BatchNorm2d(outputs))
+            layers.append(activation(settings.activation))
+        if level > 0:
+            layers.append(nn.Dropout2d(settings.dropout))
+        return nn.Sequential(*layers)
 
+    @property
+    def stride(self) -> int:
+        """Two to the depth."""
+        return int(2**self.settings.depth)
 
-def receptive_radius(depth: int) -> int:
-    """Return the largest distance at which an input pixel reaches an output pixel, over all phases of the stride.
+    @property
+    def radius(self) -> int:
+        """Receptive radius: 23 pixels at the default depth."""
+        return receptive_radius(lambda span: self._reads(span, 0), self.stride)
 
-    Intervals of input pixels are followed backwards through the layers: a 3 x 3 convolution widens an interval by one
-    on each side, an upsampling by two takes it to half resolution (rounding outwards), a pooling takes it back to
-    full. Skip connections are followed too; the widest path counts.
-    """
-    worst = 0
-    for phase in range(2**depth):
-        low, high = _needed(phase, phase, 0, depth)
-        worst = max(worst, phase - low, high - phase)
-    return worst
+    def _reads(self, span: Span, level: int) -> Span:
+        """Return what a level reads from the level above to make ``span``."""
+        if level == self.settings.depth:
+            return span.conv(_KERNEL, _CONVS)
+        joined = span.conv(_KERNEL, _CONVS)
+        below = self._reads(joined.upsample(), level + 1).pool()
+        return joined.join(below).conv(_KERNEL, _CONVS)
 
+    @property
+    def chip(self) -> int:
+        """Four halos, and at least 64 pixels: most pixels of a chip then see most of their context."""
+        return max(64, 4 * self.halo)
 
-def _needed(low: int, high: int, level: int, depth: int) -> tuple[int, int]:
-    """Return the input pixels of a level (at its resolution, before its convolutions) that an output interval needs."""
-    low, high = low - 2, high + 2
-    if level == depth:
-        return low, high
-    # Below: through the upsampling to half resolution, the level below, and the pooling back to this resolution.
-    inner_low, inner_high = _needed(low // 2, high // 2, level + 1, depth)
-    low, high = min(low, 2 * inner_low), max(high, 2 * inner_high + 1)
-    # This level's own convolutions on the way down; the skip connection passes through them as well.
-    return low - 2, high + 2
+    def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:  # noqa: ARG002 - dates are fixed places here
+        """Return scores (B, K, H, W); dates are folded into the channels."""
+        self.check(cube)
+        x = torch.cat([cube.flatten(1, 2), valid.to(cube.dtype)], dim=1)  # (B, T * C + T, H, W)
+        skips: list[Tensor] = []
+        for encoder in self.encoders[:-1]:
+            skips.append(encoder(x))  # (B, width * 2**i, H / 2**i, W / 2**i)
+            x = F.max_pool2d(skips[-1], 2)
+        x = self.encoders[-1](x)
+        for lift, decoder in zip(reversed(self.lifts), reversed(self.decoders), strict=True):
+            x = F.interpolate(lift(x), scale_factor=2, mode="nearest")
+            x = decoder(torch.cat([skips.pop(), x], dim=1))
+        scores: Tensor = self.head(x)
+        return scores
