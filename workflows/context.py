@@ -16,6 +16,7 @@ from workflows.output import Output
 if TYPE_CHECKING:
     from models.network import Network
     from pipeline.imagery.cube import Cube
+    from pipeline.samples.chips import ChipStore
     from pipeline.samples.folds import Folds
     from pipeline.samples.labels import Labels
 
@@ -32,11 +33,14 @@ class Context:
         Where the user is spoken to.
     overwrite : bool
         Make again what was made from other inputs.
+    store : ChipStore or None
+        The chips, once they are known to be up to date.
     """
 
     job: Job
     console: Console
     overwrite: bool = False
+    store: ChipStore | None = None
     _said: set[str] = field(default_factory=set)
 
     @cached_property

@@ -20,11 +20,14 @@ def prepare(context: Context) -> ChipStore:
         If labels or imagery do not fit.
     """
     output, console = context.output, context.console
+    if context.store is not None:
+        return context.store
     console.stage("prepare: imagery and labels to chips")
     key = context.key_prepare()
     if output.fresh("prepare", key, overwrite=context.overwrite) and output.chips.is_dir():
         console.note("up to date")
-        return ChipStore.open(output.chips)
+        context.store = ChipStore.open(output.chips)
+        return context.store
     output.begin("prepare", key)
     with dask_client(context.job.compute) as client, console.progress("cutting chips", 1, "blocks") as progress:
         store = cut_chips(
@@ -41,6 +44,7 @@ def prepare(context: Context) -> ChipStore:
         )
     show_labels(context, store)
     output.finish("prepare", key)
+    context.store = store
     return store
 
 

@@ -61,7 +61,7 @@ def train(context: Context) -> Bundle:
     trainer = _Trainer(context, store)
     with dask_client(context.job.compute) as client:
         bundle = trainer.run(client)
-    log = trainer.final / "csv" / "metrics.csv"
+    log = trainer.final / "metrics.csv"
     if log.is_file():
         shutil.copyfile(log, output.model / "metrics.csv")
     output.finish("train", key)
@@ -107,7 +107,9 @@ class _Trainer:
             self.store.path,
             round_,
             bands,
-            batch_size=self.settings.batch_size,
+            batch_size=self.settings.samples_per_step(
+                len(self.store.indices(round_, TRAIN)), single_pixels=self.store.size == 1
+            ),
             augment=tuple(self.settings.augment),
             sampling=self.settings.sampling,
             seed=self.settings.seed,
@@ -117,7 +119,7 @@ class _Trainer:
         )
         total = epochs or self.settings.epochs
         with context.console.progress(name, total, "epochs") as tell:
-            result = fit(task, data, folder, stop_after=epochs, progress=lambda f: tell(int(f["epoch"]) + 1, total))
+            result = fit(task, data, folder, self.settings, stop_after=epochs, progress=lambda i, n, _: tell(i, n))
         if result.resumed_from:
             context.console.note(f"{name}: resumed after epoch {result.resumed_from}")
         best = result.history[result.best_epoch] if result.history else {}
