@@ -1,38 +1,45 @@
-"""The random forest that is trained beside every network: did the network earn its cost?"""
+"""The random forest that every network is compared with."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
 
 Array = np.ndarray[Any, Any]
 
-_TREES = 200
-
 
 class Forest:
-    """A random forest (Breiman 2001) on the values of single pixels, with scikit-learn's defaults and balanced classes.
+    """A random forest (Breiman 2001) on the values of single pixels.
 
     Parameters
     ----------
+    trees : int
+        Number of trees; more never hurt, but by time.
     seed : int
-        Seed of the trees.
+        Seed of the bootstrap and of the splits.
+    jobs : int
+        Threads; -1: all cores. The result does not depend on it.
     """
 
-    def __init__(self, *, seed: int) -> None:
-        self._forest = RandomForestClassifier(
-            n_estimators=_TREES, class_weight="balanced", n_jobs=-1, random_state=seed
+    def __init__(self, *, trees: int = 200, seed: int = 0, jobs: int = -1) -> None:
+        from sklearn.ensemble import RandomForestClassifier
+
+        self._model = RandomForestClassifier(
+            n_estimators=trees, class_weight="balanced_subsample", random_state=seed, n_jobs=jobs
         )
 
     def fit(self, values: Array, target: Array) -> Self:
-        """Train on values (N, T * C) and class indices (N,)."""
-        self._forest.fit(values, target)
+        """Learn class indices (N,) from values (N, T * C)."""
+        self._model.fit(values, target)
         return self
 
     def predict(self, values: Array) -> Array:
-        """Return the class indices (N,) of values (N, T * C)."""
+        """Return class indices (N,) int64 of values (N, T * C)."""
         if not len(values):
             return np.zeros(0, dtype=np.int64)
-        return np.asarray(self._forest.predict(values))
+        return np.asarray(self._model.predict(values), dtype=np.int64)
+
+    def importance(self) -> Array:
+        """Return the mean decrease in impurity of each value, (T * C,) float64; they add up to 1."""
+        return np.asarray(self._model.feature_importances_, dtype=np.float64)

@@ -1,92 +1,133 @@
-"""A trained network at work: made ready for speed, without changing what it says."""
+"""Scores as fast as the machine gives them, and what a pixel costs in memory."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+import weakref
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from models.network import Network, PixelNetwork, blank_tile
 
-# A pixel network takes the pixels of a tile in pieces: its hidden layers would otherwise hold the whole tile.
-_ROWS_OF = 64 * 1024
+_N = TypeVar("_N", bound=Network)
 
 
-def prepare(network: Network) -> Network:
-    """Return a copy for prediction: evaluation mode, batch norm folded into the layer before it, channels last.
+def prepare(network: _N) -> _N:
+    """Return a copy for prediction: evaluation mode, batch normalisation folded, channels last, weights fixed.
 
-    The folded network computes the same function; scores differ by float rounding only.
+    Folding rewrites the weights of a convolution so that it does the normalisation behind it as well; scores stay the
+    same but for rounding.
     """
     ready = copy.deepcopy(network).eval()
-    for parameter in ready.parameters():
-        parameter.requires_grad_(False)
-    for module in list(ready.modules()):
+    for module in ready.modules():
         if isinstance(module, nn.Sequential):
             _fold(module)
-    return cast(Network, ready.to(memory_format=torch.channels_last))
+    # The type says Module; channels-last convolutions make channels-last activations, so inputs need no conversion.
+    ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ready.requires_grad_(False)
 
 
 def _fold(layers: nn.Sequential) -> None:
     for i in range(len(layers) - 1):
-        first, second = layers[i], layers[i + 1]
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-            layers[i], layers[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
-        elif isinstance(first, nn.Linear) and isinstance(second, nn.BatchNorm1d):
-            layers[i], layers[i + 1] = fuse_linear_bn_eval(first, second), nn.Identity()
+        layer, following = layers[i], layers[i + 1]
+        if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+            layers[i], layers[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
+        elif isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d):
+            layers[i], layers[i + 1] = fuse_linear_bn_eval(layer, following), nn.Identity()
 
 
 def scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
-    """Return the scores (B, K, H, W) of tiles without recording a gradient.
+    """Return the scores of a tile without keeping anything for a gradient.
 
     Parameters
     ----------
     network : Network
-        Made ready by `prepare`.
-    cube, valid, time
-        As for `Network.forward`.
+        As `prepare` returns it.
+    cube, valid, time : Tensor
+        (B, T, C, H, W) float32, (B, T, H, W) bool, (B, T) float32.
+
+    Returns
+    -------
+    Tensor
+        (B, K, H, W) float32. Pixel networks are run in slabs of rows, so memory between the layers stays flat.
     """
     with torch.inference_mode():
-        pieces = [network(cube[..., rows, :], valid[..., rows, :], time) for rows in slabs(network, cube)]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
+        if not isinstance(network, PixelNetwork):
+            found: Tensor = network(cube, valid, time)
+            return found
+        b, _, _, h, w = cube.shape
+        result = torch.empty(b, network.classes, h, w, dtype=cube.dtype, device=cube.device)
+        for rows in slabs(network, cube):
+            result[:, :, rows] = network(cube[..., rows, :], valid[..., rows, :], time)
+        return result
 
 
-def slabs(network: Network, cube: Tensor) -> list[slice]:
-    """Return the rows to be computed at once: all for a spatial network, some for one that looks at single pixels."""
-    height, width = cube.shape[-2:]
-    if not isinstance(network, PixelNetwork):
-        return [slice(0, height)]
-    step = max(1, _ROWS_OF // width)
-    return [slice(i, min(i + step, height)) for i in range(0, height, step)]
+def slabs(network: PixelNetwork, cube: Tensor) -> Iterator[slice]:
+    """Yield slices of rows that hold about `PixelNetwork.slab` pixels of a cube (B, T, C, H, W)."""
+    b, _, _, h, w = cube.shape
+    step = max(1, network.slab // (b * w))
+    return (slice(y, min(y + step, h)) for y in range(0, h, step))
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows how many bytes of tensors are alive, and the most there were at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor.untyped_storage())
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._seen:
+            return
+        size = storage.nbytes()
+        self._seen.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
 
 
 def activation_bytes(network: Network, *, gradient: bool) -> float:
-    """Return about how many bytes a forward pass holds per pixel of a tile; with its gradient, if asked for.
+    """Return the most bytes alive at once per pixel that is read: the cube, what lies between the layers, the scores.
 
-    Counted from the outputs of the network's layers on a small tile. A forward pass alone frees most of them on its way;
-    the largest neighbours and what skip connections keep stay. With a gradient all of them stay.
+    Counted on a tile without data, so it costs no memory itself. Weights are not in it.
+
+    Parameters
+    ----------
+    network : Network
+        Any network, prepared or not.
+    gradient : bool
+        Whether the gradient towards the cube is taken too: then every layer's output is kept for it.
     """
-    side = max(32, 4 * network.stride)
-    side -= side % network.stride
-    sizes: list[int] = []
-
-    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        sizes.append(output.numel() * output.element_size())
-
-    leaves = [m for m in network.modules() if not list(m.children()) and not isinstance(m, nn.Identity | nn.Dropout)]
-    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
-    training = network.training
-    network.eval()
-    cube, valid, time = blank_tile(network, side)
-    try:
-        scores(network, cube, valid, time)
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
-    own = 3.0 * (cube.numel() * cube.element_size() + valid.numel()) + 2 * 4 * network.classes * side**2
-    # Of a pixel network only a slab's layers are alive at once, whatever the tile.
-    held = (2.0 if gradient else 0.5) * sum(sizes) if not isinstance(network, PixelNetwork) else 0.0
-    return (held + own) / side**2
+    shadow = prepare(network).to("meta")
+    if isinstance(network, PixelNetwork):
+        # What lies between the layers is bounded by the slab; cube, flags, scores and gradient are not.
+        values = network.dates * network.bands
+        return float(4 * (2 * values + network.classes + (values if gradient else 0)) + 2 * network.dates)
+    side = 16 * network.stride
+    cube, valid, time = blank_tile(shadow, side, "meta")
+    cube.requires_grad_(gradient)
+    with _LiveBytes() as counter, torch.set_grad_enabled(gradient):
+        found = shadow(cube, valid, time)
+        if gradient:
+            torch.autograd.grad(found.sum(), cube)
+    return (counter.peak + cube.nbytes + valid.nbytes) / side**2

@@ -117,17 +117,24 @@ class ClassificationTask(LightningModule):
         self.val_mean.reset()
         self.val_figures.reset()
 
-    def configure_optimizers(self) -> Any:
-        """Return the optimiser and its schedule; the schedule spans `epochs`, also where fewer are run."""
-        optimizer = _optimizer(self.network, self.settings.optimizer)
-        if self.settings.schedule == "constant":
-            return optimizer
-        epochs = self.settings.epochs
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimiser."""
+        return _optimizer(self.network, self.settings.optimizer)
 
-        def share(epoch: int) -> float:
-            return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
+    def on_train_epoch_start(self) -> None:
+        """Set the learning rate of the epoch.
 
-        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "epoch"}]
+        It is a function of the epoch alone, so a resumed training needs no state of a scheduler. The schedule spans
+        `epochs`, also where fewer are run.
+        """
+        share = 1.0
+        if self.settings.schedule == "cosine":
+            done = min(self.current_epoch / self.settings.epochs, 1.0)
+            share = _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = share * self.settings.optimizer.lr
 
 
 def _optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Optimizer:

@@ -1,42 +1,66 @@
-"""Train a task with Lightning: best weights kept, resumable, the same weights from the same seed."""
+"""Run a training to its end: one checkpoint an epoch, resumed where it was killed, best weights kept."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import importlib.util
+import io
 import json
 import logging
+import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning as L  # noqa: N812 - Lightning's own habit
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from models.files import whole
+from models.network import ModelError, Network
 from models.settings import TrainingSettings
-from models.tasks import ClassificationTask
 
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from models.tasks import ClassificationTask
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+_LAST = "last.ckpt"
 _DONE = "done.json"
-_BEST, _LAST = "best.ckpt", "last.ckpt"
+_METRICS = "metrics.csv"
+_STATE = "keeper"  # where a checkpoint holds what `_Keeper` keeps
+
+# What Lightning advises on, and what is so on purpose here.
+_ADVICE = (
+    ".*across ranks is zero.*",  # no validation fold: all labels train
+    ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.13
+    ".*does not have many workers.*",  # chips are read in this process: starting others costs more than it saves
+    ".*smaller than the logging interval.*",  # figures are logged by epoch
+    ".*`training_step` returned `None`.*",  # a batch without labels makes no step
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
-    """What a training did.
+    """What a training left, beside the weights.
 
     Attributes
     ----------
     best_epoch : int
-        Epoch (from 0) whose weights were kept.
+        Epoch whose weights were kept, from 0; the last one where there is no validation fold.
     history : list of dict
-        Figures of each epoch: ``epoch``, ``train_loss`` and, with a validation fold, ``val_loss``, ``val_macro_f1``, ...
+        Figures of each epoch.
     resumed_from : int or None
-        Epochs that were done when this call went on, or None.
+        Epochs that an earlier, interrupted call had done; None if there was none.
     seconds : float
-        Time this call took.
+        Time of this call and of the interrupted ones before it.
     """
 
     best_epoch: int
@@ -47,170 +71,251 @@ class FitResult:
 
 def fit(
     task: ClassificationTask,
-    data: L.LightningDataModule,
+    data: LightningDataModule,
     folder: Path,
+    settings: TrainingSettings,
     *,
     stop_after: int | None = None,
-    progress: Callable[[dict[str, float]], None] | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
 ) -> FitResult:
-    """Train a task; its network then holds the best weights.
+    """Train ``task`` on ``data`` and leave the best weights in its network.
+
+    Where there is a validation fold, training stops early and keeps the weights with the lowest ``val_loss``; where
+    there is none, it runs all its epochs and keeps the last. ``folder`` then holds ``metrics.csv``, ``last.ckpt`` and
+    a mark that it is done: called again, the weights are read back and nothing is trained.
 
     Parameters
     ----------
     task, data
-        What learns, and from what.
+        The Lightning module, and the data module that feeds it.
     folder : Path
-        Checkpoints and logs. A training that was killed goes on from its last epoch; one that is done is not repeated.
+        Where logs and checkpoints are kept.
+    settings : TrainingSettings
+        Epochs, early stopping, precision, devices, seed, tracking.
     stop_after : int, optional
-        Train for so many epochs of the schedule and keep the last weights; there is no validation fold then.
+        Run only so many epochs, under the schedule of all.
+    resume : bool
+        Go on after the last whole epoch of an interrupted call, and keep what is done. False starts anew.
     progress : callable, optional
-        Called after each epoch with its figures.
+        Called after each epoch, those of an interrupted call included, with (epochs done, epochs at most, figures).
 
-    Returns
-    -------
-    FitResult
+    Raises
+    ------
+    ModelError
+        If the loss is no longer finite, a checkpoint cannot be read, or an option cannot be met on this machine.
     """
-    start = time.monotonic()
-    settings = task.options
     folder.mkdir(parents=True, exist_ok=True)
-    done = folder / _DONE
-    best = folder / (_LAST if stop_after else _BEST)
-    if done.is_file():
-        state = json.loads(done.read_text())
-        _restore(task, best)
-        return FitResult(
-            best_epoch=state["best_epoch"], history=state["history"], resumed_from=len(state["history"]), seconds=0.0
-        )
-    last = folder / _LAST
-    resume = last if last.is_file() else None
-    recorder = _Recorder(folder / "history.json", progress)
-    callbacks: list[Callback] = [recorder]
-    if stop_after is None:
-        callbacks.append(_checkpoint(folder, "best", "val_loss"))
-        if settings.early_stopping:
-            callbacks.append(EarlyStopping("val_loss", patience=settings.early_stopping))
-    # After the one that keeps the best, for it stores what that one knows.
-    callbacks.append(_checkpoint(folder, "last", None))
-    L.seed_everything(settings.seed, workers=True, verbose=False)
-    with _silence():
-        trainer = L.Trainer(
-            max_epochs=stop_after or settings.epochs,
-            accelerator="auto",
-            devices=1 if settings.devices == "auto" else settings.devices,
-            precision=_precision(settings.precision),
-            callbacks=callbacks,
-            logger=_loggers(folder, settings.track),
+    last, done = folder / _LAST, folder / _DONE
+    if not resume:
+        done.unlink(missing_ok=True)
+        last.unlink(missing_ok=True)
+    epochs = stop_after or settings.epochs
+    if done.is_file() and last.is_file():
+        return _finished(task.network, last, done, epochs, progress)
+    keeper = _Keeper(folder, epochs, settings, progress)
+    with _quiet():
+        trainer = Trainer(
+            max_epochs=epochs,
+            accelerator="auto" if torch.cuda.is_available() else "cpu",
+            devices=_devices(settings),
+            precision=_precision(settings),
+            callbacks=[*_early_stopping(settings), keeper],
+            logger=_loggers(settings, folder) if settings.track else False,
+            plugins=[_WholeCheckpointIO()],
             default_root_dir=folder,
-            deterministic="warn",
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0 if stop_after else 1.0,
-            log_every_n_steps=1_000_000,
         )
-        # Only tensors and plain values are in the checkpoint: nothing in it is run when it is read.
-        trainer.fit(task, data, ckpt_path=resume, weights_only=True)
-    history = recorder.history
-    best_epoch = len(history) - 1
-    if stop_after is None:
-        best_epoch = min(range(len(history)), key=lambda i: history[i]["val_loss"])
-    _restore(task, best)
-    _write(done, {"best_epoch": best_epoch, "history": history})
-    return FitResult(
-        best_epoch=best_epoch,
-        history=history,
-        resumed_from=recorder.resumed_from,
-        seconds=time.monotonic() - start,
+        torch.manual_seed(settings.seed)
+        trainer.fit(task, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if not keeper.best:
+        raise ModelError("training saw no labelled pixel: there is nothing to learn from")
+    task.network.load_state_dict(keeper.best)
+    result = FitResult(
+        best_epoch=keeper.best_epoch,
+        history=keeper.history,
+        resumed_from=keeper.resumed_from,
+        seconds=keeper.before + time.monotonic() - keeper.start,
     )
+    with whole(done) as temporary:
+        temporary.write_text(
+            json.dumps({"best_epoch": result.best_epoch, "history": result.history, "seconds": result.seconds})
+        )
+    return result
 
 
-class _Recorder(Callback):
-    """Keeps the figures of every epoch, over restarts too."""
+def _finished(network: Network, last: Path, done: Path, epochs: int, progress: Progress | None) -> FitResult:
+    """Read back what an earlier call has finished."""
+    said = json.loads(done.read_text())
+    try:
+        state = torch.load(last, map_location="cpu", weights_only=True)
+        network.load_state_dict(state["callbacks"][_STATE]["best"])
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{last} is damaged or belongs to another network: {' '.join(str(error).split())}") from error
+    for i, figures in enumerate(said["history"] if progress else ()):
+        assert progress is not None
+        progress(i + 1, epochs, figures)
+    return FitResult(resumed_from=len(said["history"]), **said)
 
-    def __init__(self, path: Path, progress: Callable[[dict[str, float]], None] | None) -> None:
-        self.path, self.progress = path, progress
+
+class _Keeper(Checkpoint):
+    """Keeps history, best weights and the checkpoint, all in one file that is written once an epoch, whole.
+
+    A `ModelCheckpoint` for the best and another for the last would be two files that a kill can leave out of step.
+    Subclasses of `Checkpoint` are called after all others, so the figures and early stopping are those of this epoch.
+    """
+
+    def __init__(self, folder: Path, epochs: int, settings: TrainingSettings, progress: Progress | None) -> None:
+        self.folder = folder
+        self.epochs = epochs
+        self.settings = settings
+        self.progress = progress
         self.history: list[dict[str, float]] = []
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_epoch = 0
+        self.best_loss = math.inf
         self.resumed_from: int | None = None
+        self.before = 0.0
+        self.start = time.monotonic()
 
-    def on_train_start(self, trainer: L.Trainer, _module: L.LightningModule) -> None:
-        if trainer.current_epoch and self.path.is_file():
-            self.history = json.loads(self.path.read_text())[: trainer.current_epoch]
-            self.resumed_from = trainer.current_epoch
-            for figures in self.history:
-                self._tell(figures)
+    @property
+    def state_key(self) -> str:
+        return _STATE
 
-    def on_train_epoch_end(self, trainer: L.Trainer, _module: L.LightningModule) -> None:
-        figures = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
-        self.history.append({"epoch": trainer.current_epoch} | figures)
-        _write(self.path, self.history)
-        self._tell(self.history[-1])
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_loss": self.best_loss,
+            "seconds": self.before + time.monotonic() - self.start,
+        }
 
-    def _tell(self, figures: dict[str, float]) -> None:
-        if self.progress:
-            self.progress(figures)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+        self.best = state_dict["best"]
+        self.best_epoch = state_dict["best_epoch"]
+        self.best_loss = state_dict["best_loss"]
+        self.before = state_dict["seconds"]
+        self.resumed_from = len(self.history)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for epoch, figures in enumerate(self.history):
+            self._report(epoch + 1, figures)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Each epoch has its own seed: a resumed training draws what an undisturbed one would have drawn.
+        torch.manual_seed(self.settings.seed * 1_000_003 + trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch
+        for name in ("train_loss", "val_loss"):
+            if not math.isfinite(figures.get(name, 0.0)):
+                raise ModelError(
+                    f"training broke down in epoch {epoch + 1}: {name} is {figures[name]}. A smaller "
+                    f"training.optimizer.lr than {self.settings.optimizer.lr:g}, or precision 32, may help"
+                )
+        self.history.append(figures)
+        # Without a validation fold the last epoch is the best that can be had.
+        loss = figures.get("val_loss", -math.inf)
+        if loss < self.best_loss or loss == -math.inf:
+            self.best_epoch, self.best_loss = epoch, loss
+            network = pl_module.network
+            assert isinstance(network, torch.nn.Module)
+            self.best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+        trainer.save_checkpoint(self.folder / _LAST)
+        if "csv" in self.settings.track:
+            _write_metrics(self.folder / _METRICS, self.history)
+        self._report(epoch + 1, figures)
+
+    def _report(self, epoch: int, figures: dict[str, float]) -> None:
+        if self.progress is not None:
+            self.progress(epoch, self.epochs, figures)
 
 
-class _Checkpoint(ModelCheckpoint):
-    """Lightning's checkpoint; a file that is replaced is never lost when the process dies in between."""
+class _WholeCheckpointIO(TorchCheckpointIO):
+    """Checkpoints are whole or absent."""
 
-    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        temporary = f"{filepath}.tmp"
-        super()._save_checkpoint(trainer, temporary)
-        Path(temporary).replace(filepath)
-
-    def _remove_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        # The one file of this callback was replaced in place.
-        pass
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if storage_options is not None:
+            raise TypeError("checkpoints are plain files; there are no storage options")
+        with whole(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
 
 
-def _checkpoint(folder: Path, name: str, monitor: str | None) -> ModelCheckpoint:
-    return _Checkpoint(
-        folder, filename=name, monitor=monitor, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
-    )
+def _write_metrics(path: Path, history: list[dict[str, float]]) -> None:
+    """Write the figures of all epochs; the whole file each time, so a resumed training has no gap in it."""
+    names = sorted({name for figures in history for name in figures})
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, ["epoch", *names], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"epoch": epoch + 1} | figures for epoch, figures in enumerate(history))
+    with whole(path) as temporary:
+        temporary.write_text(stream.getvalue())
 
 
-def _loggers(folder: Path, track: list[Any]) -> list[Logger]:
+def _early_stopping(settings: TrainingSettings) -> list[EarlyStopping]:
+    if settings.early_stopping is None:
+        return []
+    # Not strict: where there is no validation fold there is no val_loss, and all epochs are run.
+    return [EarlyStopping("val_loss", patience=settings.early_stopping, mode="min", strict=False, verbose=False)]
+
+
+def _devices(settings: TrainingSettings) -> int:
+    if settings.devices not in ("auto", 1):
+        raise ModelError(
+            f"training.devices: found {settings.devices}; this version trains on one device, so auto and 1 are allowed"
+        )
+    return 1
+
+
+def _precision(settings: TrainingSettings) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    cuda = torch.cuda.is_available()
+    if settings.precision == "auto":
+        return "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
+    if settings.precision == "16" and not cuda:
+        raise ModelError("training.precision: 16 needs a GPU, and there is none here; use auto, 32 or bf16")
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision]  # type: ignore[return-value]
+
+
+def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
+    """Return the trackers asked for; ``csv`` is written beside the checkpoint."""
     made: list[Logger] = []
-    if "csv" in track:
-        made.append(CSVLogger(folder, name="", version="csv"))
-    if "tensorboard" in track:
-        made.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+    for name in settings.track:
+        if name == "csv":
+            continue
+        if importlib.util.find_spec(name) is None:
+            raise ModelError(
+                f"training.track: '{name}' needs the package {name}, which is not installed here; install it, or leave "
+                f"'{name}' out"
+            )
+        from lightning.pytorch import loggers
+
+        if name == "tensorboard":
+            made.append(loggers.TensorBoardLogger(folder, name=None, version="tensorboard"))
+        elif name == "wandb":
+            made.append(loggers.WandbLogger(save_dir=folder, project="landweave"))
+        else:
+            made.append(loggers.MLFlowLogger(experiment_name="landweave"))
     return made
 
 
-def _precision(name: str) -> Any:
-    if name != "auto":
-        return name
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def _restore(task: ClassificationTask, path: Path) -> None:
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    task.load_state_dict(state)
-    task.eval()
-
-
-def _write(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
-
-
-class _silence:  # noqa: N801 - used like a function
-    """Keep Lightning's advice about this machine from the user, who cannot act on it."""
-
-    _LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-
-    def __enter__(self) -> None:
-        self._levels = {name: logging.getLogger(name).level for name in self._LOGGERS}
-        for name in self._LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*num_workers.*")
-
-    def __exit__(self, *_: object) -> None:
-        self._warnings.__exit__(None, None, None)
-        for name, level in self._levels.items():
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's notes and advice from the user's terminal; the job's own progress stands there."""
+    names = ("lightning.pytorch", "lightning.fabric")
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for pattern in _ADVICE:
+                warnings.filterwarnings("ignore", pattern)
+            yield
+    finally:
+        for name, level in before.items():
             logging.getLogger(name).setLevel(level)

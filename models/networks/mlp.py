@@ -18,7 +18,9 @@ class MLPSettings(NetworkSettings):
     hidden: list[Annotated[int, Field(ge=1, le=8192)]] = Field(
         [64, 64], description="Units of each hidden layer. []: none, which is logistic regression."
     )
-    activation: Activation = Field("relu", description="What follows each hidden layer: relu, leaky_relu, elu, gelu, silu, tanh.")
+    activation: Activation = Field(
+        "relu", description="What follows each hidden layer: relu, leaky_relu, elu, gelu, silu, tanh."
+    )
     normalisation: Normalisation = Field("none", description="Normalisation of each hidden layer: batch or none.")
     dropout: Dropout = Field(0.1, description="Share of hidden units left out in each step of training.")
 

@@ -28,8 +28,12 @@ class UNetSettings(NetworkSettings):
         description="How often the resolution is halved. Each level doubles the context a pixel sees and the halo that is "
         "read around each block: 10, 24 and 56 pixels for a depth of 1, 2 and 3.",
     )
-    dropout: Dropout = Field(0.1, description="Share of channels left out in each step of training, below full resolution.")
-    activation: Activation = Field("relu", description="What follows each convolution: relu, leaky_relu, elu, gelu, silu, tanh.")
+    dropout: Dropout = Field(
+        0.1, description="Share of channels left out in each step of training, below full resolution."
+    )
+    activation: Activation = Field(
+        "relu", description="What follows each convolution: relu, leaky_relu, elu, gelu, silu, tanh."
+    )
     normalisation: Normalisation = Field("batch", description="Normalisation of each convolution: batch or none.")
     padding: Literal["zeros", "reflect", "replicate"] = Field(
         "zeros",
