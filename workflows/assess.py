@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
 from models.inference import scores
 from pipeline.engine import run_tasks
@@ -40,6 +41,11 @@ class Assessed:
 
     places: Places
     scores: np.ndarray[Any, Any]
+
+
+def probabilities(scores: np.ndarray[Any, Any], temperature: float) -> np.ndarray[Any, Any]:
+    """Return calibrated probabilities (N, K) float64 of scores (N, K)."""
+    return np.asarray(softmax(scores.astype(np.float64) / temperature, axis=1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.calibration import expected_calibration_error, probabilities, reliability
+from models.calibration import expected_calibration_error, reliability
 from models.forest import Forest
 from pipeline.engine import dask_client
 from pipeline.files import write_json, write_text
@@ -19,7 +19,7 @@ from pipeline.maps.accuracy import Accuracy, confusion
 from pipeline.maps.areas import AreaRow, areas, count_areas
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN
-from workflows.assess import Assessed, assess
+from workflows.assess import Assessed, assess, probabilities
 from workflows.train import round_bundle, trained
 
 if TYPE_CHECKING:

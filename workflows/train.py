@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.bundle import Bundle
-from models.calibration import expected_calibration_error, fit_temperature, probabilities
+from models.calibration import expected_calibration_error, fit_temperature
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.engine import cores, dask_client
@@ -23,7 +23,7 @@ from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN, VAL
-from workflows.assess import assess
+from workflows.assess import assess, probabilities
 from workflows.console import duration
 from workflows.context import Context
 from workflows.prepare import prepare
