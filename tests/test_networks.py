@@ -1,0 +1,150 @@
+"""Networks: halo and stride proven, scores independent of tiling, settings checked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from torch import nn
+
+from models.network import (
+    NETWORKS,
+    ModelError,
+    Network,
+    blank_tile,
+    build,
+    flop_per_pixel,
+    network_class,
+    parameters,
+)
+from tests.oracles import gradient_support, padded_window, seen_from, tiled_scores
+
+torch.set_num_threads(1)
+
+VARIANTS = [
+    ("mlp", {}),
+    ("mlp", {"hidden": []}),
+    ("mlp", {"hidden": [8, 8], "normalisation": "batch", "activation": "tanh"}),
+    ("unet", {"width": 3, "depth": 1}),
+    ("unet", {"width": 2, "depth": 2, "padding": "reflect"}),
+    ("unet", {"width": 2, "depth": 2, "normalisation": "none", "activation": "silu"}),
+    ("unet", {"width": 1, "depth": 3, "padding": "replicate"}),
+]
+
+
+def made(name: str, settings: dict, *, bands: int = 2, dates: int = 1, classes: int = 3, seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    network = build(name, settings, bands=bands, dates=dates, classes=classes)
+    for module in network.modules():  # statistics as after some training
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_the_radius_is_exactly_what_an_input_reaches(name, settings):
+    network = made(name, settings)
+    side = 2 * (network.halo + 2 * network.stride) // network.stride * network.stride + 2 * network.stride
+    furthest = 0
+    for phase in range(network.stride):
+        reached, y, x = seen_from(network, phase, (phase * 3) % network.stride, side)
+        rows, columns = torch.nonzero(reached, as_tuple=True)
+        furthest = max(furthest, int((rows - y).abs().max()), int((columns - x).abs().max()))
+    assert furthest == network.radius
+    assert network.halo >= network.radius > network.halo - network.stride
+    assert network.halo % network.stride == 0
+
+
+@pytest.mark.parametrize(("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 1}), ("unet", {"width": 1})])
+def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(name, settings):
+    network = made(name, settings)
+    side = 2 * network.halo + 4 * network.stride
+    reach = 0
+    for phase in range(network.stride):
+        y = x = side // 2 + phase
+        rows, columns = torch.nonzero(gradient_support(network, y, x, side), as_tuple=True)
+        reach = max(reach, int((rows - y).abs().max()), int((columns - x).abs().max()))
+    assert reach == network.radius <= network.halo
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS[:6])
+@examples(max_examples=4, deadline=None)
+@given(h=st.integers(1, 41), w=st.integers(1, 41), size=st.integers(1, 9), seed=st.integers(0, 9))
+def test_scores_do_not_depend_on_how_a_scene_is_cut(name, settings, h, w, size, seed):
+    network = made(name, settings, dates=2, seed=seed)
+    step = network.stride
+    cube, valid = torch.randn(1, 2, 2, h, w), torch.rand(1, 2, h, w) < 0.8
+    cube = cube * valid[:, :, None]
+    time = torch.tensor([[0.0, 16.0]])
+    whole = tiled_scores(network, cube, valid, time, -(-max(h, w) // step) * step)
+    tiled = tiled_scores(network, cube, valid, time, size * step)
+    assert torch.allclose(tiled, whole, atol=1e-5, rtol=0)
+
+
+def test_a_smaller_halo_would_not_be_exact():
+    network = made("unet", {"width": 4, "depth": 2})
+    cube, valid = torch.randn(1, 1, 2, 64, 64), torch.ones(1, 1, 64, 64, dtype=torch.bool)
+    time = torch.zeros(1, 1)
+    halo = network.halo
+    with torch.no_grad():
+        right = network(*padded_window(cube, valid, 32 - halo, 32 - halo, 4 + 2 * halo), time)
+        wrong = network(*padded_window(cube, valid, 24, 24, 20), time)
+    assert not torch.allclose(right[..., halo : halo + 4, halo : halo + 4], wrong[..., 8:12, 8:12], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_by_name(name):
+    network = made(name, {}, bands=4, dates=2, classes=5)
+    scores = network(*blank_tile(network, 16 * network.stride))
+    assert scores.shape == (1, 5, 16 * network.stride, 16 * network.stride)
+    assert flop_per_pixel(network) > 2 * parameters(network) / 16**2
+    assert network.chip % network.stride == 0
+    assert all(f.description for f in network.Settings.model_fields.values())
+
+
+def test_without_hidden_layers_the_mlp_is_logistic_regression():
+    network = made("mlp", {"hidden": []}, bands=3)
+    (linear,) = network.layers
+    cube = torch.randn(1, 1, 3, 2, 2)
+    expected = torch.einsum("kc,bchw->bkhw", linear.weight, cube[:, 0]) + linear.bias[:, None, None]
+    found = network(cube, torch.ones(1, 1, 2, 2, dtype=torch.bool), torch.zeros(1, 1))
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_a_million_parameters_can_be_reached():
+    network = build("unet", {"width": 32, "depth": 3}, bands=4, dates=1, classes=8)
+    assert parameters(network) > 1e6
+
+
+def test_an_unknown_network_is_refused_with_the_nearest_name():
+    with pytest.raises(ModelError, match=r"no network 'u-net'; did you mean 'unet'\? There are: mlp, unet"):
+        network_class("u-net")
+
+
+@pytest.mark.parametrize("normalisation", ["instance", "group", "layer"])
+def test_a_normalisation_over_the_tile_is_refused_with_the_reason(normalisation):
+    with pytest.raises(ModelError, match=r"over the whole tile, so a map would depend on how it was cut"):
+        build("unet", {"normalisation": normalisation}, bands=1, dates=1, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"depth": 9}, "depth: .*found 9"), ({"with": 3}, "with: .*found 3"), ({"dropout": 1}, "dropout")]
+)
+def test_a_wrong_setting_is_refused_with_its_place(settings, words):
+    with pytest.raises(ModelError, match=words):
+        build("unet", settings, bands=1, dates=1, classes=2)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ModelError, match="at least 2 classes, got 1"):
+        build("mlp", {}, bands=1, dates=1, classes=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2, 6, 8), (1, 1, 3, 8, 8), (1, 2, 2, 8, 8), (2, 8, 8)])
+def test_a_cube_of_the_wrong_shape_is_refused(shape):
+    network = made("unet", {"width": 1, "depth": 2})
+    with pytest.raises(ValueError, match=r"expects a cube \(B, 1, 2, H, W\) with H and W multiples of 4, got"):
+        network(torch.zeros(shape), torch.ones(1, 1, 8, 8, dtype=torch.bool), torch.zeros(1, 1))
