@@ -106,8 +106,9 @@ class UNet(Network):
 
     @property
     def chip(self) -> int:
-        """Four halos, and at least 64 pixels: most pixels of a chip then see most of their context."""
-        return max(64, 4 * self.halo)
+        """At least a halo and 32 pixels: small chips are many, and a few labels are seen in many steps."""
+        side = max(32, self.halo)
+        return -(-side // self.stride) * self.stride
 
     def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:  # noqa: ARG002 - dates are fixed places here
         """Return scores (B, K, H, W); dates are folded into the channels."""

@@ -18,10 +18,8 @@ from pipeline.samples.folds import TRAIN, VAL
 
 Array = np.ndarray[Any, Any]
 
-# Pixel networks take so many times more samples in a batch: a pixel is little work.
-_PIXELS_PER_CHIP = 64
-# An epoch has about so many steps where the samples suffice: few samples in large batches would hardly be learned from.
-_STEPS = 10
+# No gradient is kept while validating: batches may be larger, and do not change the figures.
+_VALIDATION = 4
 
 
 class ChipDataModule(L.LightningDataModule):
@@ -39,7 +37,7 @@ class ChipDataModule(L.LightningDataModule):
     statistics : Statistics
         Of the round's training fold.
     batch_size : int
-        Chips per batch, at most; for samples of one pixel, 64 times as many.
+        Chips per batch.
     augment : sequence of str
         ``flip``, ``rotate``; for chips larger than a pixel.
     sampling : str
@@ -68,24 +66,20 @@ class ChipDataModule(L.LightningDataModule):
         self.sampling = sampling
         self.seed = seed
 
-    def _batch_size(self, n: int) -> int:
-        most = self.batch_size * (_PIXELS_PER_CHIP if self.store.size == 1 else 1)
-        return max(1, min(most, max(2, n // _STEPS)))
-
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the training fold, in a new order each epoch."""
         chips = self.store.indices(self.round_, TRAIN)
         weights = None
         if self.sampling == "balanced":
             weights = _balanced(self.store.chip_counts(self.round_, TRAIN)[chips])
-        order = _Order(len(chips), self._batch_size(len(chips)), self.seed, weights)
+        order = _Order(len(chips), self.batch_size, self.seed, weights)
         data = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.seed)
         return DataLoader(data, sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the validation fold."""
         chips = self.store.indices(self.round_, VAL)
-        size = self.batch_size * (_PIXELS_PER_CHIP if self.store.size == 1 else 1)
+        size = self.batch_size * _VALIDATION
         order = [list(range(i, min(i + size, len(chips)))) for i in range(0, len(chips), size)]
         data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.seed)
         return DataLoader(data, sampler=order, batch_size=None)  # type: ignore[arg-type]
