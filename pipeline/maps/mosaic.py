@@ -28,7 +28,9 @@ from pipeline.maps.parts import PartStore, part_path
 # GDAL's name of each type we store.
 _GDAL_TYPE = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 _TILE = 512
-_CACHE = 256 << 20
+# What keeps memory flat: a small block cache, in bytes; few parts open at once, as each holds a tile; and rows read by
+# one thread, since compression keeps all others busy.
+_GDAL = {"GDAL_CACHEMAX": 64 << 20, "GDAL_MAX_DATASET_POOL_SIZE": 32, "VRT_NUM_THREADS": 1, "GDAL_PAM_ENABLED": False}
 # rasterio lets errors of GDAL through a copy as they are, without a public base; where GDAL fails without saying why,
 # as when a disk fills up, it raises SystemError.
 _FAILURES = (RasterioError, CPLE_BaseError, OSError, SystemError)
@@ -62,7 +64,7 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = N
     folder.mkdir(parents=True)
     try:
         source = _describe(store, layer, folder)
-        with whole_file(out) as temporary, rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_PAM_ENABLED=False):
+        with whole_file(out) as temporary, rasterio.Env(**_GDAL):
             rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
             sync(temporary)
             _verify(store, layer, temporary, threads)
