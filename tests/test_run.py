@@ -87,9 +87,10 @@ def test_the_same_job_gives_the_same_map_on_any_number_of_workers(folder: Path) 
 
 def test_block_size_changes_nothing(folder: Path) -> None:
     found = []
-    assert cli("run", folder / "job.yaml", "-q", "--set", "model={name: unet, width: 4, depth: 2}", "--set", LAYERS) == 0
+    write_job(folder / "job.yaml", model={"name": "unet", "width": 4, "depth": 2}, folds={"k": 0, "buffer": 4})
+    assert cli("run", folder / "job.yaml", "-q", "--set", LAYERS) == 0
     for block in (16, 64, 96):
-        assert cli("predict", folder / "job.yaml", "-q", "--overwrite", "--set", "model={name: unet, width: 4, depth: 2}",
+        assert cli("predict", folder / "job.yaml", "-q", "--overwrite",
                    "--set", LAYERS, "--set", f"predict.block={block}") == 0  # fmt: skip
         layers = {}
         for name in ("classes", "probabilities", "saliency", "saliency_bands"):

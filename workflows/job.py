@@ -150,6 +150,7 @@ def make_job(raw: dict[str, Any], overrides: typing.Sequence[str] = (), *, base:
         If something in it is not allowed.
     """
     apply_overrides(raw, overrides)
+    raw = without_empty(raw, Job)
     try:
         job = Job.model_validate(raw)
     except ValidationError as error:
@@ -270,6 +271,18 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return annotation if issubclass(annotation, BaseModel) else None
     return next((m for m in map(model_in, typing.get_args(annotation)) if m), None)
+
+
+def without_empty(raw: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return plain values without sections that hold nothing: `training:` with all its keys commented out is its default."""
+    kept = {}
+    for key, value in raw.items():
+        section = _section(model, key)
+        field = next((f for n, f in model.model_fields.items() if key == (f.alias or n)), None)
+        if value is None and section and field and type(None) not in typing.get_args(field.annotation):
+            continue
+        kept[key] = without_empty(value, section) if section and isinstance(value, dict) else value
+    return kept
 
 
 def _resolve_paths(job: Job, base: Path) -> Job:

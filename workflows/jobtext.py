@@ -56,7 +56,7 @@ def commented(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _entry(key: str, field: FieldInfo, values: dict[str, Any], depth: int, dash: bool = False) -> list[str]:
+def _entry(key: str, field: FieldInfo, values: dict[str, Any], depth: int) -> list[str]:
     indent = "  " * depth
     key = field.alias or key
     lines = textwrap.wrap(
@@ -71,7 +71,7 @@ def _entry(key: str, field: FieldInfo, values: dict[str, Any], depth: int, dash:
             body = _body(section, item, depth + 2)
             lines += _dashed(body, depth + 1)
     elif section is not None and not many and (given is not None or not _optional(field)):
-        lines.append(f"{indent}{key}:" if given or _has_values(section) else f"{indent}{key}: {{}}")
+        lines.append(f"{indent}{key}:")
         lines += _body(section, given or {}, depth + 1)
     elif given is not None:
         lines.append(f"{indent}{key}: {_flow(given)}")
@@ -92,10 +92,6 @@ def _dashed(body: list[str], depth: int) -> list[str]:
     line = body[first]
     start = "  " * depth
     return [*body[:first], f"{start}- {line.lstrip()}", *body[first + 1 :]]
-
-
-def _has_values(section: type[BaseModel]) -> bool:
-    return any(model_in(f.annotation) and not _optional(f) for f in section.model_fields.values())
 
 
 def _optional(field: FieldInfo) -> bool:
