@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -169,7 +168,7 @@ class Bundle:
         if (network.halo, network.stride) != (made["halo"], made["stride"]):
             raise ModelError(
                 f"{folder / _DESCRIPTION}: the network '{made['name']}' was trained with halo {made['halo']} and stride "
-                f"{made['stride']}, here it has {network.halo} and {network.stride}; use the version that made it: "
+                f"{made['stride']}, here it has {network.halo} and {network.stride}; use the version that made it, "
                 f"landweave {described['versions'].get('landweave')}"
             )
         rest = {f.name: described[f.name] for f in dataclasses.fields(cls) if f.name != "network"}
@@ -193,8 +192,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not the description of a trained model")
     if described["format"] != FORMAT:
         raise ModelError(
-            f"{path} has format {described['format']!r}, this version of landweave reads format {FORMAT}; it was made by "
-            f"landweave {described.get('versions', {}).get('landweave', '(not stated)')}"
+            f"{path} has format {described['format']!r}, this version of landweave reads format {FORMAT}; it was "
+            f"made by landweave {described.get('versions', {}).get('landweave', '(not stated)')}"
         )
     wanted = {f.name for f in dataclasses.fields(Bundle)} | {"weights", "checksum"}
     if missing := sorted(wanted - set(described)):

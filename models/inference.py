@@ -75,16 +75,16 @@ def slabs(network: PixelNetwork, cube: Tensor) -> Iterator[slice]:
     return (slice(y, min(y + step, h)) for y in range(0, h, step))
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows how many bytes of tensors are alive, and the most there were at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         self._seen: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's own
         result = func(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
@@ -130,4 +130,4 @@ def activation_bytes(network: Network, *, gradient: bool) -> float:
         found = shadow(cube, valid, time)
         if gradient:
             torch.autograd.grad(found.sum(), cube)
-    return (counter.peak + cube.nbytes + valid.nbytes) / side**2
+    return float(counter.peak + cube.nbytes + valid.nbytes) / side**2

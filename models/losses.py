@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ Loss = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
 
 
-def class_weights(settings: LossSettings, counts: Sequence[int] | np.ndarray, classes: int) -> Tensor:  # type: ignore[type-arg]
+def class_weights(settings: LossSettings, counts: Sequence[int] | np.ndarray[Any, Any], classes: int) -> Tensor:
     """Return the weight of each class, (K,) float32.
 
     Parameters

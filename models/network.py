@@ -164,9 +164,7 @@ def network_class(name: str) -> type[Network]:
         hint = f"; did you mean '{close[0]}'?" if close else "."
         raise ModelError(f"there is no network '{name}'{hint} There are: {', '.join(NETWORKS)}")
     module, _, attribute = NETWORKS[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
-    assert isinstance(found, type)
-    assert issubclass(found, Network)
+    found: type[Network] = getattr(importlib.import_module(module), attribute)
     return found
 
 
@@ -194,7 +192,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def blank_tile(network: Network, side: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Return a zero cube, valid and time for one tile of ``side`` x ``side`` pixels, as `Network.forward` takes them."""
+    """Return a zero cube, valid and time of one square tile, as `Network.forward` takes them."""
     cube = torch.zeros(1, network.dates, network.bands, side, side, device=device)
     valid = torch.ones(1, network.dates, side, side, dtype=torch.bool, device=device)
     return cube, valid, torch.zeros(1, network.dates, device=device)

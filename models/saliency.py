@@ -47,7 +47,7 @@ def gradient(network: Network, cube: Tensor, valid: Tensor, time: Tensor, where:
 
 
 def _gradient(network: Network, cube: Tensor, valid: Tensor, time: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.enable_grad():
         x = cube.detach().clone().requires_grad_()
         scores = network(x, valid, time)
         winner = scores.detach().argmax(1, keepdim=True)

@@ -28,8 +28,8 @@ class LossSettings(_Settings):
     name: Literal["cross_entropy"] = Field("cross_entropy", description="cross_entropy.")
     class_weights: Literal["balanced", "none"] | list[Annotated[float, Field(ge=0)]] = Field(
         "balanced",
-        description="balanced: classes count alike, whatever their number of labelled pixels; none: pixels count alike; "
-        "or a list of weights in the order of the legend.",
+        description="balanced: classes count alike, whatever their number of labelled pixels; none: pixels count "
+        "alike; or a list of weights in the order of the legend.",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label that is spread evenly over all classes; tames false labels."
@@ -42,8 +42,8 @@ class TrainingSettings(_Settings):
     epochs: int = Field(60, ge=1, description="Most passes over the training labels.")
     batch_size: int | Literal["auto"] = Field(
         "auto",
-        description="Chips per step, or pixels for pixel networks. auto: about 16 steps an epoch for chips (2 to 16 chips "
-        "each), 32 for pixels (16 to 1024 each).",
+        description="Chips per step, or pixels for pixel networks. auto: about 16 steps an epoch for chips (2 to 16 "
+        "chips each), 32 for pixels (16 to 1024 each).",
     )
     optimizer: OptimizerSettings = Field(OptimizerSettings(), description="How weights follow the gradient.")
     schedule: Literal["cosine", "constant"] = Field(

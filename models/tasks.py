@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCohenKappa,
@@ -63,8 +63,8 @@ class ClassificationTask(LightningModule):
         self.network = network
         self.settings = settings
         self.register_buffer("class_weights", class_weights(settings.loss, counts, classes), persistent=False)
-        self.train_mean = MeanMetric()
-        self.val_mean = MeanMetric()
+        self.train_mean = _Ratio()
+        self.val_mean = _Ratio()
         common: dict[str, Any] = {"num_classes": classes, "validate_args": False}
         self.val_figures = MetricCollection(
             {
@@ -89,9 +89,8 @@ class ClassificationTask(LightningModule):
         total, weight, _, _ = self._loss(batch)
         if not weight > 0:
             return None
-        mean = total / weight
-        self.train_mean.update(mean.detach(), weight)
-        return mean
+        self.train_mean.update(total.detach(), weight)
+        return total / weight
 
     def on_train_epoch_end(self) -> None:
         """Publish the mean loss of the epoch."""
@@ -103,7 +102,7 @@ class ClassificationTask(LightningModule):
         """Add a batch to the figures of the validation fold."""
         total, weight, scores, target = self._loss(batch)
         if weight > 0:
-            self.val_mean.update(total / weight, weight)
+            self.val_mean.update(total, weight)
             self.val_figures.update(scores.argmax(1), target)
 
     def on_validation_epoch_end(self) -> None:
@@ -131,10 +130,32 @@ class ClassificationTask(LightningModule):
         if self.settings.schedule == "cosine":
             done = min(self.current_epoch / self.settings.epochs, 1.0)
             share = _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
+        optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         for group in optimizer.param_groups:
             group["lr"] = share * self.settings.optimizer.lr
+
+
+class _Ratio(Metric):
+    """A sum over a sum of weights, over all batches and devices.
+
+    `torchmetrics.MeanMetric` either drops values that are not numbers, by which a broken training must be seen, or
+    (``nan_strategy="disable"``, torchmetrics 1.9) ignores the weights.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, weight: Tensor) -> None:
+        self.total += total
+        self.weight += weight
+
+    def compute(self) -> Tensor:
+        return (self.total / self.weight).float()
 
 
 def _optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -147,5 +168,5 @@ def _optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Opt
     ]
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.name]
+    kind: type[torch.optim.Adam] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.name]
     return kind(groups, lr=settings.lr)

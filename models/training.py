@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import math
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def fit(
     epochs = stop_after or settings.epochs
     if done.is_file() and last.is_file():
         return _finished(task.network, last, done, epochs, progress)
-    keeper = _Keeper(folder, epochs, settings, progress)
+    keeper = _Keeper(task.network, folder, epochs, settings, progress)
     with _quiet(), _threads(task.network):
         trainer = Trainer(
             max_epochs=epochs,
@@ -129,10 +130,11 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        torch.manual_seed(settings.seed)
-        trainer.fit(task, data, ckpt_path=last if last.is_file() else None, weights_only=True)
-    if not keeper.best:
-        raise ModelError("training saw no labelled pixel: there is nothing to learn from")
+        task.train()  # Lightning leaves every module in the mode it finds
+        try:
+            trainer.fit(task, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise ModelError(_damaged(last, error)) from error
     task.network.load_state_dict(keeper.best)
     result = FitResult(
         best_epoch=keeper.best_epoch,
@@ -153,12 +155,17 @@ def _finished(network: Network, last: Path, done: Path, epochs: int, progress: P
     try:
         state = torch.load(last, map_location="cpu", weights_only=True)
         network.load_state_dict(state["callbacks"][_STATE]["best"])
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{last} is damaged or belongs to another network: {' '.join(str(error).split())}") from error
-    for i, figures in enumerate(said["history"] if progress else ()):
-        assert progress is not None
-        progress(i + 1, epochs, figures)
+    except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModelError(_damaged(last, error)) from error
+    if progress is not None:
+        for i, figures in enumerate(said["history"]):
+            progress(i + 1, epochs, figures)
     return FitResult(resumed_from=len(said["history"]), **said)
+
+
+def _damaged(last: Path, error: Exception) -> str:
+    reason = str(error).partition("\n")[0]
+    return f"{last} is damaged or belongs to another network; delete it, or train with --overwrite ({reason})"
 
 
 class _Keeper(Checkpoint):
@@ -168,7 +175,10 @@ class _Keeper(Checkpoint):
     Subclasses of `Checkpoint` are called after all others, so the figures and early stopping are those of this epoch.
     """
 
-    def __init__(self, folder: Path, epochs: int, settings: TrainingSettings, progress: Progress | None) -> None:
+    def __init__(
+        self, network: Network, folder: Path, epochs: int, settings: TrainingSettings, progress: Progress | None
+    ) -> None:
+        self.network = network
         self.folder = folder
         self.epochs = epochs
         self.settings = settings
@@ -201,18 +211,21 @@ class _Keeper(Checkpoint):
         self.best_loss = state_dict["best_loss"]
         self.before = state_dict["seconds"]
         self.resumed_from = len(self.history)
+        self.sow(len(self.history))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def sow(self, epoch: int) -> None:
+        """Give an epoch its own seed: a resumed training draws what an undisturbed one would have drawn."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + epoch)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
         for epoch, figures in enumerate(self.history):
             self._report(epoch + 1, figures)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Each epoch has its own seed: a resumed training draws what an undisturbed one would have drawn.
-        torch.manual_seed(self.settings.seed * 1_000_003 + trainer.current_epoch)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch
+        if "train_loss" not in figures:
+            raise ModelError("training saw no labelled pixel: there is nothing to learn from")
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(figures.get(name, 0.0)):
                 raise ModelError(
@@ -224,12 +237,11 @@ class _Keeper(Checkpoint):
         loss = figures.get("val_loss", -math.inf)
         if loss < self.best_loss or loss == -math.inf:
             self.best_epoch, self.best_loss = epoch, loss
-            network = pl_module.network
-            assert isinstance(network, torch.nn.Module)
-            self.best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+            self.best = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
         trainer.save_checkpoint(self.folder / _LAST)
         if "csv" in self.settings.track:
             _write_metrics(self.folder / _METRICS, self.history)
+        self.sow(epoch + 1)
         self._report(epoch + 1, figures)
 
     def _report(self, epoch: int, figures: dict[str, float]) -> None:
@@ -240,7 +252,7 @@ class _Keeper(Checkpoint):
 class _WholeCheckpointIO(TorchCheckpointIO):
     """Checkpoints are whole or absent."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         if storage_options is not None:
             raise TypeError("checkpoints are plain files; there are no storage options")
         with whole(Path(path)) as temporary:

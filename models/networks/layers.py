@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
@@ -10,13 +11,13 @@ from torch import nn
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
 
 # In place where the library allows it: a layer's input is not needed again, and memory traffic is what costs.
-_ACTIVATIONS: dict[str, nn.Module] = {
-    "relu": nn.ReLU(inplace=True),
-    "leaky_relu": nn.LeakyReLU(0.01, inplace=True),
-    "elu": nn.ELU(inplace=True),
-    "gelu": nn.GELU(),
-    "silu": nn.SiLU(inplace=True),
-    "tanh": nn.Tanh(),
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "gelu": nn.GELU,
+    "silu": lambda: nn.SiLU(inplace=True),
+    "tanh": nn.Tanh,
 }
 
 _UNTILEABLE = {
@@ -42,5 +43,5 @@ Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def activation(name: Activation) -> nn.Module:
-    """Return an activation layer by name; none of them holds weights, so one instance serves all."""
-    return _ACTIVATIONS[name]
+    """Return a new activation layer by name."""
+    return _ACTIVATIONS[name]()

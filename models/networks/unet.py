@@ -25,8 +25,8 @@ class UNetSettings(NetworkSettings):
         2,
         ge=1,
         le=5,
-        description="How often the resolution is halved. Each level doubles the context a pixel sees and the halo that is "
-        "read around each block: 10, 24 and 56 pixels for a depth of 1, 2 and 3.",
+        description="How often the resolution is halved. Each level doubles the context a pixel sees and the halo "
+        "that is read around each block: 10, 24 and 56 pixels for a depth of 1, 2 and 3.",
     )
     dropout: Dropout = Field(
         0.1, description="Share of channels left out in each step of training, below full resolution."
@@ -37,8 +37,8 @@ class UNetSettings(NetworkSettings):
     normalisation: Normalisation = Field("batch", description="Normalisation of each convolution: batch or none.")
     padding: Literal["zeros", "reflect", "replicate"] = Field(
         "zeros",
-        description="How chips go on beyond their border while training. Maps do not depend on it: there the halo holds "
-        "what really lies beyond.",
+        description="How chips go on beyond their border while training. Maps do not depend on it: there the halo "
+        "holds what really lies beyond.",
     )
 
 
