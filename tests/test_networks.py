@@ -58,7 +58,9 @@ def test_the_radius_is_exactly_what_an_input_reaches(name, settings):
     assert network.halo % network.stride == 0
 
 
-@pytest.mark.parametrize(("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 1}), ("unet", {"width": 1})])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 1}), ("unet", {"width": 1})]
+)
 def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(name, settings):
     network = made(name, settings)
     side = 2 * network.halo + 4 * network.stride
@@ -131,7 +133,8 @@ def test_a_normalisation_over_the_tile_is_refused_with_the_reason(normalisation)
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"depth": 9}, "depth: .*found 9"), ({"with": 3}, "with: .*found 3"), ({"dropout": 1}, "dropout")]
+    ("settings", "words"),
+    [({"depth": 9}, "depth: .*found 9"), ({"with": 3}, "with: .*found 3"), ({"dropout": 1}, "dropout")],
 )
 def test_a_wrong_setting_is_refused_with_its_place(settings, words):
     with pytest.raises(ModelError, match=words):

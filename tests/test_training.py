@@ -1,0 +1,264 @@
+"""Training: learns, keeps the best, resumes, repeats."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from pydantic import ValidationError
+from torch.utils.data import DataLoader
+
+from models.network import ModelError, build
+from models.settings import OptimizerSettings, TrainingSettings
+from models.tasks import ClassificationTask
+from models.training import fit
+
+torch.set_num_threads(1)
+
+
+class Toy(LightningDataModule):
+    """Three classes by two of three bands, in patches; a third of the pixels has no label."""
+
+    def __init__(self, n=24, side=16, *, val=True, noise=0.0, size=4):
+        super().__init__()
+        g = torch.Generator().manual_seed(1)
+        patches = torch.randn(n, 1, 3, -(-side // 4), -(-side // 4), generator=g)
+        cube = patches.repeat_interleave(4, -1).repeat_interleave(4, -2)[..., :side, :side].contiguous()
+        labels = (cube[:, 0, 0] > 0).long() + (cube[:, 0, 1] > 0).long()
+        wrong = torch.rand(labels.shape, generator=g) < noise
+        labels[wrong] = torch.randint(3, (int(wrong.sum()),), generator=g)
+        labels[torch.rand(labels.shape, generator=g) < 1 / 3] = -1
+        valid = torch.ones(n, 1, side, side, dtype=torch.bool)
+        self.items = [
+            {"cube": cube[i], "valid": valid[i], "time": torch.zeros(1), "labels": labels[i]} for i in range(n)
+        ]
+        self.cut, self.val, self.size = n * 2 // 3, val, size
+
+    def train_dataloader(self):
+        return DataLoader(self.items[: self.cut], batch_size=self.size, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.items[self.cut :], batch_size=7) if self.val else []
+
+
+def train(
+    folder, *, name="mlp", data=None, network=None, seed=0, progress=None, stop_after=None, resume=True, **options
+):
+    settings = TrainingSettings(**{"epochs": 4, "track": ["csv"], "seed": seed} | options)
+    torch.manual_seed(seed)
+    task = ClassificationTask(
+        build(name, network or {}, bands=3, dates=1, classes=3), classes=3, settings=settings, counts=[1, 2, 1]
+    )
+    data = data or Toy()
+    result = fit(task, data, folder, settings, stop_after=stop_after, progress=progress, resume=resume)
+    return task, result
+
+
+def weights(task):
+    return torch.cat([v.flatten().float() for v in task.network.state_dict().values()])
+
+
+class KilledError(Exception):
+    pass
+
+
+def killer(after):
+    def progress(epoch, epochs, figures):
+        if epoch == after:
+            raise KilledError
+
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("name", "network"), [("mlp", {"normalisation": "batch"}), ("unet", {"width": 8, "depth": 1, "dropout": 0.0})]
+)
+def test_a_network_learns_and_writes_its_figures(name, network, tmp_path):
+    _, result = train(
+        tmp_path, name=name, data=Toy(48), network=network, epochs=20, optimizer=OptimizerSettings(lr=0.01)
+    )
+    last = result.history[-1]
+    assert last["val_overall"] > 0.85
+    assert last["train_loss"] < result.history[0]["train_loss"]
+    assert {"val_loss", "val_kappa", "val_macro_f1", "val_iou_0", "val_iou_2"} <= set(last)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [int(r["epoch"]) for r in rows] == list(range(1, 21))
+    assert float(rows[-1]["val_loss"]) == pytest.approx(last["val_loss"])
+
+
+def test_figures_of_validation_do_not_depend_on_batches(tmp_path):
+    from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
+
+    task, result = train(tmp_path, epochs=1)
+    network = task.network.eval()
+    items = Toy().items[16:]
+    with torch.no_grad():
+        stack = {k: torch.stack([i[k] for i in items]) for k in items[0]}
+        found = network(stack["cube"], stack["valid"], stack["time"]).argmax(1)
+    where = stack["labels"] >= 0
+    truth, mapped = stack["labels"][where], found[where]
+    figures = result.history[0]
+    assert figures["val_overall"] == pytest.approx(float((truth == mapped).float().mean()), abs=1e-6)
+    assert figures["val_kappa"] == pytest.approx(cohen_kappa_score(truth, mapped), abs=1e-6)
+    assert figures["val_macro_f1"] == pytest.approx(f1_score(truth, mapped, average="macro"), abs=1e-6)
+    assert figures["val_iou_1"] == pytest.approx(jaccard_score(truth, mapped, average=None)[1], abs=1e-6)
+
+
+def test_the_weights_of_the_best_epoch_are_kept_and_training_stops_early(tmp_path):
+    # Labels of pure chance: what is learnt from some of them is wrong for others.
+    data = Toy(noise=1.0)
+    task, result = train(
+        tmp_path, data=data, network={"hidden": [256], "dropout": 0.0}, epochs=40, early_stopping=2,
+        optimizer=OptimizerSettings(lr=0.05), loss={"class_weights": "none"},
+    )  # fmt: skip
+    losses = [h["val_loss"] for h in result.history]
+    assert result.best_epoch == losses.index(min(losses))
+    assert len(losses) == result.best_epoch + 3 < 40
+    network = task.network.eval()
+    total = n = 0.0
+    for batch in data.val_dataloader():
+        with torch.no_grad():
+            scores = network(batch["cube"], batch["valid"], batch["time"])
+        total += float(torch.nn.functional.cross_entropy(scores, batch["labels"], ignore_index=-1, reduction="sum"))
+        n += float((batch["labels"] >= 0).sum())
+    assert total / n == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_without_a_validation_fold_all_epochs_are_run_and_the_last_is_kept(tmp_path):
+    _, result = train(tmp_path, data=Toy(val=False), epochs=3, early_stopping=1)
+    assert (len(result.history), result.best_epoch) == (3, 2)
+    assert set(result.history[0]) == {"train_loss"}
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    a, b, c = (
+        train(tmp_path / str(i), name="unet", network={"width": 4, "depth": 1}, epochs=2, seed=s)[0]
+        for i, s in enumerate((0, 0, 1))
+    )
+    assert torch.equal(weights(a), weights(b))
+    assert not torch.equal(weights(a), weights(c))
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path):
+    options = {"name": "unet", "network": {"width": 4, "depth": 1}, "epochs": 5}
+    whole, expected = train(tmp_path / "whole", **options)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", progress=killer(3), **options)
+    seen = []
+    task, result = train(tmp_path / "killed", progress=lambda *a: seen.append(a[:2]), **options)
+    assert result.resumed_from == 3
+    assert seen == [(i, 5) for i in range(1, 6)]
+    assert result.history == expected.history
+    assert result.best_epoch == expected.best_epoch
+    assert torch.equal(weights(task), weights(whole))
+
+
+def test_early_stopping_counts_on_after_a_kill(tmp_path):
+    options = {"data": Toy(noise=1.0), "epochs": 40, "early_stopping": 2, "optimizer": OptimizerSettings(lr=0.05)}
+    _, expected = train(tmp_path / "whole", **options)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", progress=killer(len(expected.history) - 1), **options)
+    _, result = train(tmp_path / "killed", **options)
+    assert len(result.history) == len(expected.history)
+
+
+def test_a_finished_training_is_not_done_again(tmp_path):
+    first, expected = train(tmp_path, epochs=2)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    task, result = train(tmp_path, epochs=2)
+    assert result.history == expected.history
+    assert result.resumed_from == 2
+    assert torch.equal(weights(task), weights(first))
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_it_is_done_anew_where_that_is_asked_for(tmp_path):
+    train(tmp_path, epochs=2)
+    _, result = train(tmp_path, epochs=3, resume=False)
+    assert (len(result.history), result.resumed_from) == (3, None)
+
+
+def test_fewer_epochs_follow_the_schedule_of_all(tmp_path):
+    whole, _ = train(tmp_path / "a", data=Toy(val=False), epochs=4, stop_after=2)
+    with pytest.raises(KilledError):
+        train(tmp_path / "b", data=Toy(val=False), epochs=4, progress=killer(2))
+    state = torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)
+    best = state["callbacks"]["keeper"]["best"]
+    assert torch.equal(weights(whole), torch.cat([v.flatten() for v in best.values()]))
+
+
+def test_a_batch_of_one_pixel_makes_no_step(tmp_path):
+    _, result = train(tmp_path, data=Toy(9, 1, size=5), network={"normalisation": "batch"}, epochs=1)
+    assert result.history
+
+
+def test_training_that_breaks_down_says_so(tmp_path):
+    with pytest.raises(ModelError, match=r"broke down in epoch \d+: \w+_loss is (nan|inf).*lr than 1e\+30"):
+        train(tmp_path, optimizer=OptimizerSettings(name="sgd", lr=1e30))
+
+
+def test_labels_of_nobody_are_refused(tmp_path):
+    data = Toy()
+    for item in data.items:
+        item["labels"][:] = -1
+    with pytest.raises(ModelError, match="no labelled pixel"):
+        train(tmp_path, data=data, epochs=1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    train(tmp_path, epochs=1)
+    (tmp_path / "last.ckpt").write_bytes(damage)
+    with pytest.raises(ModelError, match=r"last.ckpt is damaged"):
+        train(tmp_path, epochs=1)
+    (tmp_path / "done.json").unlink()
+    with pytest.raises(ModelError, match=r"last.ckpt is damaged"):
+        train(tmp_path, epochs=1)
+
+
+def test_tensorboard_is_written_and_a_missing_tracker_is_named(tmp_path):
+    train(tmp_path / "a", epochs=1, track=["tensorboard"])
+    assert list((tmp_path / "a" / "tensorboard").glob("events*"))
+    assert not (tmp_path / "a" / "metrics.csv").exists()
+    with pytest.raises(ModelError, match=r"training.track: 'mlflow' needs the package mlflow"):
+        train(tmp_path / "b", epochs=1, track=["mlflow"])
+
+
+def test_several_devices_are_refused_for_now(tmp_path):
+    with pytest.raises(ModelError, match=r"training.devices: found 2"):
+        train(tmp_path, devices=2)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_every_optimiser_and_schedule_runs(tmp_path, name, schedule):
+    _, result = train(tmp_path, epochs=2, optimizer=OptimizerSettings(name=name), schedule=schedule)
+    assert result.history[1]["train_loss"] < result.history[0]["train_loss"]
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    train(tmp_path, epochs=1, track=["csv", "tensorboard"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_temporary_file_is_left(tmp_path):
+    train(tmp_path, epochs=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["done.json", "last.ckpt", "metrics.csv"]
+    assert json.loads((tmp_path / "done.json").read_text())["best_epoch"] in (0, 1)
+
+
+def test_batches_are_sized_by_the_number_of_samples():
+    auto = TrainingSettings()
+    assert [auto.samples_per_step(n, single_pixels=False) for n in (1, 20, 60, 160, 10_000)] == [2, 2, 3, 10, 16]
+    assert [auto.samples_per_step(n, single_pixels=True) for n in (1, 1000, 10**6)] == [16, 31, 1024]
+    assert TrainingSettings(batch_size=5).samples_per_step(1000, single_pixels=True) == 5
+
+
+def test_settings_are_strict_and_documented():
+    with pytest.raises(ValidationError, match="learning_rate"):
+        TrainingSettings(optimizer={"learning_rate": 1})
+    for section in (TrainingSettings, OptimizerSettings):
+        assert all(f.description for f in section.model_fields.values())
