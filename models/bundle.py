@@ -167,9 +167,9 @@ class Bundle:
             ) from error
         if (network.halo, network.stride) != (made["halo"], made["stride"]):
             raise ModelError(
-                f"{folder / _DESCRIPTION}: the network '{made['name']}' was trained with halo {made['halo']} and stride "
-                f"{made['stride']}, here it has {network.halo} and {network.stride}; use the version that made it, "
-                f"landweave {described['versions'].get('landweave')}"
+                f"{folder / _DESCRIPTION}: the network '{made['name']}' was trained with halo {made['halo']} and "
+                f"stride {made['stride']}, here it has {network.halo} and {network.stride}; it needs the version "
+                f"that made it, landweave {described['versions'].get('landweave')}"
             )
         rest = {f.name: described[f.name] for f in dataclasses.fields(cls) if f.name != "network"}
         return cls(network=network.eval(), **rest)
