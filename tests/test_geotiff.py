@@ -86,7 +86,7 @@ def test_the_ramp_of_a_layer_spans_the_percentiles_of_real_values(tmp_path):
 
 
 def test_ranges_leave_out_what_is_no_value(tmp_path):
-    values = np.random.default_rng(0).normal(size=(700, 1300)).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=(700, 800)).astype(np.float32)
     values[:100], values[200, 3] = np.nan, np.inf
     path = raster(tmp_path / "saliency.tif", values, np.nan)
     finite = values[np.isfinite(values)]

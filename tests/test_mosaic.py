@@ -7,7 +7,9 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from rio_cogeo import cog_info, cog_validate
 from test_parts import KEY, Class, Legend, arrays_of, blocks_of, filled, layers_of
 
 from pipeline.errors import RunError
+from pipeline.files import sweep
 from pipeline.grid import BlockGrid
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
@@ -190,6 +193,7 @@ def test_a_full_disk_leaves_no_mosaic_and_says_how_much_is_missing(tmp_path):
 import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]
 import resource
 from pathlib import Path
+from xml.etree import ElementTree
 from test_mosaic import *
 folder = Path({str(tmp_path)!r})
 blocks, layers = blocks_of(600, 700, 128), layers_of()
@@ -207,3 +211,37 @@ for layer in layers:
     assert len(told) == 3, told
     assert all("cannot be written" in line and "missing). Make room" in line for line in told), told
     assert list((tmp_path / "maps").iterdir()) == []
+
+
+def test_killed_while_writing_a_mosaic_no_final_name_is_partial(tmp_path):
+    blocks, layers = blocks_of(1200, 1300, 256), layers_of()
+    store = filled(tmp_path / "parts", layers, blocks)
+    maps = tmp_path / "maps"
+    code = f"""
+import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]
+from test_mosaic import *
+blocks, layers = blocks_of(1200, 1300, 256), layers_of()
+store = PartStore.open(Path({str(tmp_path)!r}) / "parts", layers, blocks, KEY)
+print("go", flush=True)
+while True:
+    for layer in layers:
+        mosaic(store, layer, Path({str(maps)!r}) / (layer.name + ".tif"), threads=2)
+"""
+    expected = {layer.name: expected_of(layer, layers, blocks) for layer in layers}
+    rng = random.Random(0)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 1))
+        process.kill()
+        process.communicate()
+        for path in maps.glob("[!.]*.tif"):
+            with rasterio.open(path) as source:
+                np.testing.assert_array_equal(source.read(), expected[path.stem])
+        for path in maps.glob("[!.]*.xml"):
+            ElementTree.parse(path)
+        sweep(maps)
+        assert not list(maps.glob(".*"))
+    for layer in layers:
+        mosaic(store, layer, maps / f"{layer.name}.tif")
+        assert cog_validate(maps / f"{layer.name}.tif", strict=True)[0]

@@ -18,9 +18,9 @@ from pipeline.maps.layers import Layer, LegendLike, rgb
 _INTEGER, _REAL, _STRING = 0, 1, 2
 _PIXEL_COUNT, _NAME, _VALUE, _RED, _GREEN, _BLUE = 1, 2, 5, 6, 7, 8
 
-# At most this many windows of this size are looked at to find the range of a layer.
+# At most this many windows of this size, a million values, are looked at to find the range of a layer.
 _SAMPLES = 64
-_SAMPLE = 512
+_SAMPLE = 128
 
 # Five stops of viridis: even steps of lightness, safe for the colour-blind.
 _RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")

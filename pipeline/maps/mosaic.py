@@ -64,16 +64,17 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = N
     folder.mkdir(parents=True)
     try:
         source = _describe(store, layer, folder)
-        with whole_file(out) as temporary, rasterio.Env(**_GDAL):
-            rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
-            sync(temporary)
-            _verify(store, layer, temporary, threads)
+        with rasterio.Env(**_GDAL):
+            with whole_file(out) as temporary:
+                rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
+                sync(temporary)
+                _verify(store, layer, temporary, threads)
+            counts = None if layer.legend is None else {code: c.pixels for code, c in count_areas(out).items()}
+            write_sidecars(out, layer, counts)
     except _FAILURES as error:
         raise RunError(_failure(store, layer, out, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    counts = None if layer.legend is None else {code: c.pixels for code, c in count_areas(out).items()}
-    write_sidecars(out, layer, counts)
     return out
 
 
