@@ -95,7 +95,9 @@ def main() -> None:
         whole = options.side**2 / (time.perf_counter() - start)
         again = rate(forward, repeats, threads)
         parameters = sum(p.numel() for p in bundle.network.parameters())
-        print(f"{options.network}, {parameters:,} parameters, {threads} threads, blocks of {blocks.size} + 2 x {blocks.halo} px")
+        print(
+            f"{options.network}, {parameters:,} parameters, {threads} threads, blocks of {blocks.size} + 2 x {blocks.halo} px"
+        )
         print(f"forward pass alone   {quantity(f)}px/s (halo included), {quantity(again)}px/s at the end of the run")
         print(f"reading alone        {quantity(r)}px/s")
         print(f"writing alone        {quantity(w)}px/s")

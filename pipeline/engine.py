@@ -89,7 +89,9 @@ def dask_client(compute: ComputeSettings) -> Iterator[Client]:
             threads_per_worker=threads if not processes or compute.threads != "auto" else 1,
             processes=processes,
             memory_limit=0,
-            dashboard_address=None,
+            # Any free port, and only for this machine: two runs side by side must not quarrel over one.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
             protocol=None if processes else "inproc://",
         )
         with cluster, Client(cluster) as client:
@@ -98,7 +100,7 @@ def dask_client(compute: ComputeSettings) -> Iterator[Client]:
 
 def width(client: Client) -> int:
     """Return how many tasks the client's workers run at once."""
-    return max(1, sum(client.nthreads().values()))
+    return max(1, sum(int(n) for n in client.nthreads().values()))
 
 
 def run_tasks(

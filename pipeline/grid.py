@@ -82,6 +82,13 @@ def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
     return GeoBox(window.shape, geobox.translate_pix(window.x, window.y).affine, geobox.crs)
 
 
+def wkt(geobox: GeoBox) -> str:
+    """Return the CRS of a grid as WKT; every grid of landweave has one."""
+    if geobox.crs is None:
+        raise ValueError("the grid has no CRS")
+    return str(geobox.crs.to_wkt())
+
+
 def round_up(value: int, step: int) -> int:
     """Return the smallest multiple of ``step`` that is at least ``value``."""
     return -(-value // step) * step

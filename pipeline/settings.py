@@ -127,7 +127,9 @@ class ChipSettings(Settings):
         None, ge=1, description="Side of a chip in pixels. Default: the network's own (1 for pixel networks)."
     )
     max_per_class: int = Field(
-        50_000, ge=1, description="Most training pixels kept of a class for pixel networks; drawn with the seed, and said."
+        50_000,
+        ge=1,
+        description="Most training pixels kept of a class for pixel networks; drawn with the seed, and said.",
     )
 
 

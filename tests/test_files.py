@@ -12,11 +12,16 @@ from pipeline.files import digest_of, fingerprint, sha256, sweep, whole_file, wr
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_killed_write_is_swept(tmp_path: Path) -> None:
@@ -28,7 +33,7 @@ def test_a_killed_write_is_swept(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     assert not (tmp_path / "a.tif").exists()
     assert sweep(tmp_path) == 1
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_holds_no_nan(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def test_imports_run_one_way(package: str) -> None:
 
 
 def test_torchvision_is_not_needed() -> None:
-    assert not [p for d in ("pipeline", "models", "workflows") for p in (ROOT / d).rglob("*.py") if "torchvision" in imports(p)]
+    assert not [
+        p for d in ("pipeline", "models", "workflows") for p in (ROOT / d).rglob("*.py") if "torchvision" in imports(p)
+    ]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -31,7 +31,9 @@ def cli(*arguments: object) -> int:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((folder / "maps").iterdir()) if p.is_file()}
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((folder / "maps").iterdir()) if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("model", ["{name: mlp, hidden: [8]}", "{name: unet, width: 4, depth: 1}"])
@@ -54,7 +56,9 @@ def test_from_raster_and_polygons_to_maps(folder: Path, model: str) -> None:
     assert "epochs: 3" in (out / "job.yaml").read_text()
 
 
-def test_a_second_run_does_nothing_and_a_changed_job_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_does_nothing_and_a_changed_job_is_refused(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert cli("run", folder / "job.yaml") == 0
     before = digests(folder / "out")
     capfd.readouterr()
@@ -114,7 +118,14 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 def test_killed_at_any_moment_it_goes_on_to_the_same_map(folder: Path) -> None:
     write_scene(folder / "scene.tif", side=240)
     write_labels(folder / "fields.gpkg", side=240)
-    options = ["--set", "predict.block=16", "--set", "model={name: unet, width: 4, depth: 1}", "--set", "compute={threads: 1}"]
+    options = [
+        "--set",
+        "predict.block=16",
+        "--set",
+        "model={name: unet, width: 4, depth: 1}",
+        "--set",
+        "compute={threads: 1}",
+    ]
     assert cli("train", folder / "job.yaml", *options, "-q") == 0
     maps = folder / "out" / "maps"
     killed = 0
@@ -125,7 +136,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_map(folder: Path) -> None:
         parts = folder / "out" / ".landweave" / "parts"
         before = len(list(parts.glob("**/*.tif")))
         # Killed a while after the blocks have begun, so that each time some are done and some are not.
-        while process.poll() is None and time.monotonic() < deadline and len(list(parts.glob("**/*.tif"))) < before + 20:
+        while (
+            process.poll() is None and time.monotonic() < deadline and len(list(parts.glob("**/*.tif"))) < before + 20
+        ):
             time.sleep(0.01)
         time.sleep(float(rng.uniform(0, 0.3)))
         if process.poll() is None:

@@ -67,8 +67,14 @@ def check(context: Context) -> None:
             ("chips", f"{context.chip_size} x {context.chip_size} px"),
             ("blocks", f"{len(blocks)} of {blocks.size} px, read with {blocks.halo} px around"),
             ("threads", threads),
-            ("memory", f"about {quantity(memory)}B in forward passes, of {quantity(memory_budget(job.compute.memory))}B"),
-            ("disk", f"at most {quantity(2.0 * height * width * per_layer)}B for parts and maps, {quantity(free)}B free"),
+            (
+                "memory",
+                f"about {quantity(memory)}B in forward passes, of {quantity(memory_budget(job.compute.memory))}B",
+            ),
+            (
+                "disk",
+                f"at most {quantity(2.0 * height * width * per_layer)}B for parts and maps, {quantity(free)}B free",
+            ),
         ],
     )
     console.note("nothing was written")
@@ -95,5 +101,3 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-

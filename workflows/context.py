@@ -179,4 +179,3 @@ def imagery_files(cube: Cube) -> list[Path]:
 def run_id(key: dict[str, str]) -> str:
     """Return a short name for a map made from these inputs; the same inputs give the same name."""
     return digest_of(key)[:12]
-

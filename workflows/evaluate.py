@@ -23,9 +23,9 @@ from workflows.assess import Assessed, assess, probabilities
 from workflows.train import round_bundle, trained
 
 if TYPE_CHECKING:
-    from models.bundle import Bundle
     from distributed import Client
 
+    from models.bundle import Bundle
     from workflows.context import Context
 
 Array = np.ndarray[Any, Any]
@@ -209,7 +209,10 @@ def _show(context: Context, evaluation: Evaluation) -> None:
         console.table(
             "  areas (ha)",
             ("class", "counted", "adjusted", "+- 95 %"),
-            [(r.name, f"{r.counted_ha:.1f}", _hectares(r.adjusted_ha), _hectares(r.interval_ha)) for r in evaluation.areas],
+            [
+                (r.name, f"{r.counted_ha:.1f}", _hectares(r.adjusted_ha), _hectares(r.interval_ha))
+                for r in evaluation.areas
+            ],
         )
     context.say(evaluation.notes)
 

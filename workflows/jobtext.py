@@ -147,7 +147,13 @@ def _sections(place: str, section: type[BaseModel]) -> list[tuple[str, type[Base
 
 
 def _table(title: str, section: type[BaseModel]) -> list[str]:
-    lines = [f"## {title}", "", (section.__doc__ or "").strip().split("\n")[0], "", "| key | type | default | meaning |"]
+    lines = [
+        f"## {title}",
+        "",
+        (section.__doc__ or "").strip().split("\n")[0],
+        "",
+        "| key | type | default | meaning |",
+    ]
     lines.append("|---|---|---|---|")
     for key, field in section.model_fields.items():
         default = "required" if field.is_required() else _shown(field)

@@ -174,7 +174,9 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
             lines += differences(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
         return lines
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in differences(a, b, f"{place}.{i}")]
+        return [
+            line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in differences(a, b, f"{place}.{i}")
+        ]
     return [] if old == new else [f"{place}: {_short(old)} -> {_short(new)}"]
 
 

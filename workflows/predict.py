@@ -65,9 +65,7 @@ def block_grid(
         while size > _SMALLEST_BLOCK and per_pixel * (size + 2 * halo) ** 2 > budget:
             size //= 2
     side = round_up(max(int(geobox.shape.y), int(geobox.shape.x)), network.stride)
-    return BlockGrid(
-        geobox=geobox, size=min(round_up(size, network.stride), side), halo=halo, stride=network.stride
-    )
+    return BlockGrid(geobox=geobox, size=min(round_up(size, network.stride), side), halo=halo, stride=network.stride)
 
 
 @dataclass(frozen=True, kw_only=True)

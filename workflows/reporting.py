@@ -1,4 +1,7 @@
 """placeholder"""
+
 from pathlib import Path
+
+
 def report(context) -> Path:
     return context.output.report

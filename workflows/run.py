@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from pathlib import Path
+
 from pipeline.files import write_text
 from workflows.context import Context
 from workflows.evaluate import evaluate

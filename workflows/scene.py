@@ -178,7 +178,7 @@ def _shrunk(fine: Array) -> Array:
 def _majority(cover: Array) -> Array:
     """Return the commonest class in each pixel."""
     shares = np.stack([_shrunk((cover == c).astype(np.float32)) for c in range(len(CLASSES))])
-    return shares.argmax(0).astype(np.uint8)
+    return np.asarray(shares.argmax(0), dtype=np.uint8)
 
 
 def _clouds(side: int, rng: np.random.Generator) -> Array:
@@ -213,7 +213,7 @@ def _write_coarse(path: Path, values: Array, transform: Affine, hidden: Array) -
     # Shifted by one fine pixel, so that no two pixels of the grids have an edge in common every time.
     rows, columns = (padded.shape[1] - 1) // 2 * 2, (padded.shape[2] - 1) // 2 * 2
     coarse = padded[:, 1 : rows + 1, 1 : columns + 1].reshape(len(values), rows // 2, 2, columns // 2, 2).mean((2, 4))
-    gone = hidden[1 : rows + 1, 1 : columns + 1].reshape(rows // 2, 2, columns // 2, 2).any((1, 3))
+    gone = np.asarray(hidden[1 : rows + 1, 1 : columns + 1].reshape(rows // 2, 2, columns // 2, 2).any((1, 3)))
     corner = transform @ Affine.translation(1 - margin, 1 - margin) @ Affine.scale(2)
     return _write(path, coarse, BANDS[4:], corner, gone)
 
@@ -246,6 +246,9 @@ def _digitise(truth: Array, transform: Affine, rng: np.random.Generator) -> gpd.
             reach = min(float(inside[y, x]), side / 64) * rng.uniform(0.7, 1.1)
             turns = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(6, 12)))
             radius = reach * rng.uniform(0.75, 1.1, len(turns))
-            ring = [transform @ (x + 0.5 + r * np.cos(t), y + 0.5 + r * np.sin(t)) for r, t in zip(radius, turns, strict=True)]
+            ring = [
+                transform @ (x + 0.5 + r * np.cos(t), y + 0.5 + r * np.sin(t))
+                for r, t in zip(radius, turns, strict=True)
+            ]
             rows.append({"class": name, "geometry": Polygon(ring)})
     return gpd.GeoDataFrame(rows, crs=_CRS)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from models.bundle import Bundle
 from models.inference import prepare
@@ -61,10 +60,9 @@ def device() -> torch.device:
 def scorer_of(bundle: Bundle) -> Scorer:
     """Return the scorer of a bundle on this machine's device."""
     place = device()
-    network: Any = prepare(bundle.network)
-    assert isinstance(network, nn.Module)
+    network = prepare(bundle.network).to(place)
     return Scorer(
-        network=network.to(place),
+        network=network,
         statistics=Statistics(
             mean=np.asarray(bundle.mean, dtype=np.float32), std=np.asarray(bundle.std, dtype=np.float32)
         ),

@@ -90,7 +90,9 @@ class _Trainer:
             validated.append(assess(bundle, folder, self.context.cube, self.store.places(i, VAL), client))
         if len(self.rounds) > 1:
             epochs = max(1, round(numbers.median(r.best_epoch + 1 for r in results)))
-            console.note(f"the network that maps learns from all labels for {epochs} epochs: the median best of the folds")
+            console.note(
+                f"the network that maps learns from all labels for {epochs} epochs: the median best of the folds"
+            )
             bundle, result = self._round(ALL, "all labels", epochs)
             results.append(result)
         return self._finish(bundle, results, validated)

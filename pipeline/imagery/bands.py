@@ -16,7 +16,9 @@ from pipeline.imagery.handles import open_raster
 
 Array = np.ndarray[Any, Any]
 
-_MASK_WORDS = re.compile(r"(^|[^a-z])(f?mask|scl|qa|bqa|qa_?pixel|quality|cloud|clouds|clm|alpha|valid)([^a-z]|$)", re.IGNORECASE)
+_MASK_WORDS = re.compile(
+    r"(^|[^a-z])(f?mask|scl|qa|bqa|qa_?pixel|quality|cloud|clouds|clm|alpha|valid)([^a-z]|$)", re.IGNORECASE
+)
 # Seen in so many windows of this side, so that a file's size does not matter.
 _WINDOWS, _SIDE = 9, 64
 # A band with so few values is a classification if the others have many more.
@@ -48,7 +50,9 @@ def chosen(dataset: Any, bands: dict[str, int] | list[str], path: str) -> tuple[
     """
     if isinstance(bands, list):
         if len(bands) > dataset.count:
-            raise ImageryError(f"{path} has {dataset.count} bands, and imagery.bands names {len(bands)}: {', '.join(bands)}")
+            raise ImageryError(
+                f"{path} has {dataset.count} bands, and imagery.bands names {len(bands)}: {', '.join(bands)}"
+            )
         own = described(dataset)
         if all(b in own for b in bands):
             return [own.index(b) + 1 for b in bands], list(bands)

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 
 from pipeline.errors import ImageryError, nearest
-from pipeline.grid import Window, whole, window_geobox
+from pipeline.grid import Window, whole, window_geobox, wkt
 from pipeline.imagery.sources import Source
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Cube:
         valid = np.zeros((times, bands, *window.shape), bool)
         inside = window.intersect(whole(self.geobox))
         if inside is None:
-            return Tile(values, valid.all(1))
+            return Tile(values, np.asarray(valid.all(1)))
         at = (slice(None), *inside.within(window))
         for source, t, places in self._plan:
             found, good = source.read(self.geobox, inside)
@@ -116,7 +116,7 @@ class Cube:
                 have |= new
         if self.area is not None:
             valid[:, :, *at[1:]] &= ~self._outside(inside)
-        all_bands = valid.all(1)
+        all_bands = np.asarray(valid.all(1))
         values *= all_bands[:, None]
         return Tile(values, all_bands)
 
@@ -172,9 +172,13 @@ class Cube:
         values = da.block([[v for v, _ in row] for row in rows])
         valid = da.block([[m for _, m in row] for row in rows])
         coordinates = dict(xr_coords(self.geobox)) | {"band": list(self.bands), "time": self._coordinate()}
-        y, x = self.geobox.dimensions
+        rows_name, columns_name = self.geobox.dimensions
         return xr.Dataset(
-            {"values": (("time", "band", y, x), values), "valid": (("time", y, x), valid)}, coords=coordinates
+            {
+                "values": (("time", "band", rows_name, columns_name), values),
+                "valid": (("time", rows_name, columns_name), valid),
+            },
+            coords=coordinates,
         )
 
     def _coordinate(self) -> Array:
@@ -184,4 +188,12 @@ class Cube:
 
     def __dask_tokenize__(self) -> Any:
         area = None if self.area is None else self.area.wkb_hex
-        return ("landweave.Cube", repr(self.geobox), self.geobox.crs.to_wkt(), self.bands, self.dates, self.sources, area)
+        return (
+            "landweave.Cube",
+            repr(self.geobox),
+            wkt(self.geobox),
+            self.bands,
+            self.dates,
+            self.sources,
+            area,
+        )

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from pipeline.errors import ImageryError
 
-_PARTS = {"%Y": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%d": r"\d{2}", "%j": r"\d{3}", "%H": r"\d{2}", "%M": r"\d{2}", "%S": r"\d{2}"}
+_PARTS = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{2}",
+    "%d": r"\d{2}",
+    "%j": r"\d{3}",
+    "%H": r"\d{2}",
+    "%M": r"\d{2}",
+    "%S": r"\d{2}",
+}
 
 
 def date_in(name: str, pattern: str) -> tuple[datetime.date, str]:
@@ -38,7 +47,7 @@ def date_in(name: str, pattern: str) -> tuple[datetime.date, str]:
         expression = expression.replace(re.escape(directive), digits)
     for match in re.finditer(f"(?={'(' + expression + ')'})", name):
         try:
-            found = datetime.datetime.strptime(match[1], pattern).date()  # noqa: DTZ007 - a date has no time zone
+            found = datetime.datetime.strptime(match[1], pattern).date()
         except ValueError:
             continue
         return found, name[: match.start(1)] + name[match.end(1) :]
@@ -58,7 +67,7 @@ def iso(text: str, where: str) -> datetime.date:
     """
     for form in ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%Y_%m_%d"):
         try:
-            return datetime.datetime.strptime(text.strip(), form).date()  # noqa: DTZ007 - a date has no time zone
+            return datetime.datetime.strptime(text.strip(), form).date()
         except ValueError:
             continue
     raise ImageryError(f"{where}: expected a date such as 2021-06-30, found {text.strip()!r}")
@@ -82,9 +91,7 @@ def listed(dates: str | list[str], band_names: list[str | None], path: str) -> l
         If there are not as many dates as bands, or one of them is no date.
     """
     if dates == "bands":
-        return [
-            iso(_digits(name or ""), f"{path}: the name of band {i}") for i, name in enumerate(band_names, start=1)
-        ]
+        return [iso(_digits(name or ""), f"{path}: the name of band {i}") for i, name in enumerate(band_names, start=1)]
     if isinstance(dates, str):
         file = Path(dates)
         if not file.is_file():
@@ -94,7 +101,9 @@ def listed(dates: str | list[str], band_names: list[str | None], path: str) -> l
     else:
         found = [iso(text, f"imagery.dates, entry {i}") for i, text in enumerate(dates, start=1)]
     if len(found) != len(band_names):
-        raise ImageryError(f"{path} has {len(band_names)} bands, and imagery.dates has {len(found)} dates: one each is needed")
+        raise ImageryError(
+            f"{path} has {len(band_names)} bands, and imagery.dates has {len(found)} dates: one each is needed"
+        )
     return found
 
 

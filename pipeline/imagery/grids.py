@@ -6,13 +6,15 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from affine import Affine
-from odc.geo.crs import CRS, CRSError
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
+from pyproj.exceptions import CRSError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from pipeline.errors import ImageryError
+from pipeline.grid import wkt
 from pipeline.imagery.handles import open_raster
 from pipeline.imagery.sources import Source
 from pipeline.settings import GridSettings
@@ -65,7 +67,9 @@ def output_grid(first: Source, settings: GridSettings | None, notes: list[str]) 
             return _snapped(own, bounds)
         resolution = abs(float(own.resolution.x))
     if max(right - left, top - bottom) / resolution > _LARGEST:
-        raise ImageryError(f"grid.resolution {resolution:g} over {list(bounds)} gives more pixels than a raster can hold")
+        raise ImageryError(
+            f"grid.resolution {resolution:g} over {list(bounds)} gives more pixels than a raster can hold"
+        )
     return GeoBox.from_bbox(BoundingBox(left, bottom, right, top, crs), resolution=resolution)
 
 
@@ -84,9 +88,11 @@ def _bounds(own: GeoBox | None, crs: CRS) -> tuple[float, ...]:
     if own.crs == crs:
         return (box.left, box.bottom, box.right, box.top)
     try:
-        found = transform_bounds(own.crs.to_wkt(), crs.to_wkt(), box.left, box.bottom, box.right, box.top)
+        found = transform_bounds(wkt(own), crs.to_wkt(), box.left, box.bottom, box.right, box.top)
     except RasterioError as error:
-        raise ImageryError(f"the first raster's extent cannot be expressed in {crs}: {error}; give grid.bounds") from error
+        raise ImageryError(
+            f"the first raster's extent cannot be expressed in {crs}: {error}; give grid.bounds"
+        ) from error
     if not all(map(math.isfinite, found)):
         raise ImageryError(f"the first raster's extent cannot be expressed in {crs}; give grid.bounds")
     return tuple(found)
@@ -148,11 +154,11 @@ def area_on(path: str, geobox: GeoBox) -> BaseGeometry:
         raise ImageryError(f"area: {path} cannot be read: {error}") from error
     if frame.crs is None:
         raise ImageryError(f"area: {path} states no CRS")
-    frame = frame.to_crs(geobox.crs.to_wkt())
+    frame = frame.to_crs(wkt(geobox))
     polygons = frame.geometry[frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])].make_valid()
     if polygons.empty:
         raise ImageryError(f"area: {path} holds no polygon")
-    union = polygons.union_all()
+    union: BaseGeometry = polygons.union_all()
     if not union.intersects(geobox.extent.geom):
         raise ImageryError(
             f"area: {path} lies outside the grid: {_extent(union.bounds)} against {_extent(geobox.boundingbox.bbox)} (grid)"

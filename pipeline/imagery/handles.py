@@ -91,7 +91,7 @@ def open_raster(path: str) -> Any:
         raise ImageryError(f"{path} cannot be opened as a raster{hint or f': {error}'}") from error
 
 
-@ensure_env_with_credentials
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
 def _open(path: str, drivers: list[str]) -> DatasetReader:
     # rasterio.open takes one driver; its reader takes the whole allow-list.
     return DatasetReader(_parse_path(path), driver=drivers, sharing=False)
@@ -106,7 +106,7 @@ def set_cache() -> None:
 
     rasterio passes GDAL_CACHEMAX on as bytes, where GDAL's own reading of small numbers is megabytes.
     """
-    global _cache_set  # noqa: PLW0603 - one cache per process is GDAL's own rule
+    global _cache_set
     with _cache_lock:
         if _cache_set:
             return
@@ -116,4 +116,3 @@ def set_cache() -> None:
             size = int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * psutil.virtual_memory().total)))
             rasterio.env.set_gdal_config("GDAL_CACHEMAX", size)
         _cache_set = True
-

@@ -104,7 +104,7 @@ def _entry(entry: ImagerySettings, notes: list[str]) -> list[Source]:
     sources = []
     for path, date, name, mask in zip(files, dates, names, masks, strict=True):
         sources.append(_file(entry, path, date, name, mask, notes if path == files[0] or name else []))
-    _check_same(entry, files, sources)
+    _check_same(entry, sources)
     if any(names):
         shown = list(dict.fromkeys(n for n in names if n))
         notes.append(f"a file per band: {', '.join(shown)}, named by the parts in which the file names differ")
@@ -134,8 +134,10 @@ def _file(
 ) -> Source:
     with open_raster(path) as dataset:
         if dataset.count == 0:
-            inner = [t for t in dataset.subdatasets[:3]]
-            raise ImageryError(f"{path} holds no bands itself; give one of its parts as path: {', '.join(inner) or 'none'}")
+            inner = list(dataset.subdatasets[:3])
+            raise ImageryError(
+                f"{path} holds no bands itself; give one of its parts as path: {', '.join(inner) or 'none'}"
+            )
         if entry.bands is not None:
             indexes, bands = chosen(dataset, entry.bands, path)
         elif name is not None:
@@ -151,7 +153,9 @@ def _file(
                     notes.append(_aside_note(path, i, own[i - 1], reason))
         for i in indexes:
             if dataset.dtypes[i - 1].startswith("complex"):
-                raise ImageryError(f"{path}: band {i} holds complex numbers ({dataset.dtypes[i - 1]}); take its amplitude first")
+                raise ImageryError(
+                    f"{path}: band {i} holds complex numbers ({dataset.dtypes[i - 1]}); take its amplitude first"
+                )
         nodata = entry.nodata if entry.nodata is not None else dataset.nodatavals[indexes[0] - 1]
         _check_values(entry, dataset, path, nodata, notes)
         return Source(
@@ -179,7 +183,9 @@ def _check_values(entry: ImagerySettings, dataset: Any, path: str, nodata: float
     from rasterio.enums import MaskFlags
 
     if nodata is None and MaskFlags.all_valid in dataset.mask_flag_enums[0]:
-        notes.append(f"{Path(path).name}: no nodata value is declared; every pixel counts as valid (set `nodata` if not so)")
+        notes.append(
+            f"{Path(path).name}: no nodata value is declared; every pixel counts as valid (set `nodata` if not so)"
+        )
     if entry.crs is not None:
         try:
             CRS.from_user_input(entry.crs)
@@ -230,7 +236,7 @@ def _masks(entry: ImagerySettings, files: list[str]) -> list[Mask | None]:
     return [Mask(path=p, band=entry.mask.band, exclude=exclude) for p in own]
 
 
-def _check_same(entry: ImagerySettings, files: list[str], sources: list[Source]) -> None:
+def _check_same(entry: ImagerySettings, sources: list[Source]) -> None:
     """Refuse files that hold the same bands on the same date: which of them counts would be chance."""
     seen: dict[tuple[Any, str], str] = {}
     for source in sources:
@@ -240,7 +246,11 @@ def _check_same(entry: ImagerySettings, files: list[str], sources: list[Source])
                 when = "and have no date" if source.date is None else f"on {source.date}"
                 raise ImageryError(
                     f"{Path(other).name} and {Path(source.path).name} hold the same band '{band}' {when}; "
-                    + ("say how a date stands in their names, such as `date: \"%Y%m%d\"`" if entry.date is None else "keep one")
+                    + (
+                        'say how a date stands in their names, such as `date: "%Y%m%d"`'
+                        if entry.date is None
+                        else "keep one"
+                    )
                 )
 
 

@@ -14,7 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import ImageryError, ReadError
-from pipeline.grid import Window
+from pipeline.grid import Window, wkt
 from pipeline.imagery.handles import handle
 
 Array = np.ndarray[Any, Any]
@@ -173,7 +173,7 @@ def _view(path: str, geobox: GeoBox, resampling: str, nodata: float | None, crs:
 
     def warped(dataset: Any) -> WarpedVRT:
         options: dict[str, Any] = {
-            "crs": CRS.from_wkt(geobox.crs.to_wkt()),
+            "crs": CRS.from_wkt(wkt(geobox)),
             "transform": geobox.affine,
             "width": int(geobox.shape.x),
             "height": int(geobox.shape.y),
@@ -197,7 +197,7 @@ def _view(path: str, geobox: GeoBox, resampling: str, nodata: float | None, crs:
 def offset_on(dataset: Any, geobox: GeoBox, crs: str | None) -> tuple[int, int] | None:
     """Return row and column of the grid's first pixel in a dataset whose grid agrees, else None."""
     own = dataset.crs or (CRS.from_user_input(crs) if crs else None)
-    if own is None or dataset.gcps[0] or own != CRS.from_wkt(geobox.crs.to_wkt()):
+    if own is None or dataset.gcps[0] or own != CRS.from_wkt(wkt(geobox)):
         return None
     a, b = dataset.transform, geobox.affine
     if (a.b, a.d, b.b, b.d) != (0, 0, 0, 0):

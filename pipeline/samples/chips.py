@@ -155,7 +155,8 @@ class ChipStore:
         chips = self.indices(round_, role)
         if self.size == 1:
             target = self.targets_of(self.truth[:], round_, role)[chips, 0, 0]
-            return Places(*self.origins[chips].T.astype(np.int64), target.astype(np.int64))
+            where = self.origins[chips].astype(np.int64)
+            return Places(where[:, 0], where[:, 1], target.astype(np.int64))
         rows, columns, classes = [], [], []
         for i in chips:
             found = self.targets(int(i), round_, role)
@@ -164,7 +165,8 @@ class ChipStore:
             columns.append(x + int(self.origins[i, 1]))
             classes.append(found[y, x].astype(np.int64))
         if not rows:
-            return Places(*(np.zeros(0, np.int64),) * 3)
+            none = np.zeros(0, np.int64)
+            return Places(none, none, none)
         return Places(np.concatenate(rows), np.concatenate(columns), np.concatenate(classes))
 
     def labelled(self, round_: int | str, role: int, chips: Array) -> tuple[Array, Array]:
@@ -228,5 +230,3 @@ def _moments_of(store: ChipStore, round_: int | str, chips: Array, bands: int) -
 def _moments(values: Array, bands: int) -> Moments:
     flat = values.reshape(-1, bands)
     return Moments.of(flat[np.isfinite(flat).all(1)].T)
-
-

@@ -72,7 +72,7 @@ class Cutter:
         np.add.at(counts, (fold[labelled], codes[labelled]), 1)
         y, x = np.nonzero(labelled)
         origins = np.unique(np.stack([y // self.size, x // self.size], 1), axis=0) * self.size
-        return _Survey(origins + (land.y, land.x), kept, plain, counts)
+        return _Survey(origins + np.array((land.y, land.x)), kept, plain, counts)
 
     def truth(self, land: Window) -> tuple[Array, Array, list[Array], list[Array]]:
         """Return class indices and folds of a block of land, and its roles per round, before and after the buffer."""
@@ -113,7 +113,7 @@ class Cutter:
             "counts": np.zeros((n, rounds + 1, 4, classes), np.int32),
             "origin": origins.astype(np.int32),
         }
-        for i, (y, x) in enumerate(origins - (land.y, land.x)):
+        for i, (y, x) in enumerate(origins - np.array((land.y, land.x))):
             at = (slice(y, y + s), slice(x, x + s))
             made["values"][i] = values[:, :, *at]
             made["truth"][i] = stack[:, *at]
@@ -186,9 +186,8 @@ def cut_chips(
             progress(min(done, steps), steps)
 
     surveys = _survey(cutter, windows, client, advance)
-    plain, kept = sum(s.plain for s in surveys), sum(s.kept for s in surveys)
+    plain, kept, per_fold = _totals(surveys, rounds, len(folds.names), classes)
     exempt = (plain[:, TRAIN] > 0) & (kept[:, TRAIN] == 0)
-    per_fold = sum(s.fold_counts for s in surveys)
     quota = np.minimum(1.0, max_per_class / np.maximum(per_fold, 1)) if size == 1 else np.ones(per_fold.shape)
     notes = _notes(labels, folds, plain, kept, exempt, quota, per_fold)
     if exempt.any() or (quota < 1).any():
@@ -201,7 +200,8 @@ def cut_chips(
         shutil.rmtree(temporary)
     group = _create(temporary, cube, n, size, rounds, classes)
     _cut(cutter, windows, surveys, group, client, advance)
-    rows = _table(labels, folds, per_fold, plain, sum(s.kept for s in surveys))
+    _, kept, _ = _totals(surveys, rounds, len(folds.names), classes)
+    rows = _table(labels, folds, per_fold, plain, kept)
     group.attrs.update(
         {
             "key": key,
@@ -224,6 +224,17 @@ def cut_chips(
     return store
 
 
+def _totals(surveys: list[_Survey], rounds: int, folds: int, classes: int) -> tuple[Array, Array, Array]:
+    """Return labels per round, role and class, before and after the buffer, and labels per fold and class."""
+    plain, kept = np.zeros((rounds, 4, classes), np.int64), np.zeros((rounds, 4, classes), np.int64)
+    per_fold = np.zeros((folds, classes), np.int64)
+    for survey in surveys:
+        plain += survey.plain
+        kept += survey.kept
+        per_fold += survey.fold_counts
+    return plain, kept, per_fold
+
+
 def _survey(cutter: Cutter, windows: list[Window], client: Client, advance: Callable[[], None]) -> list[_Survey]:
     found: dict[Window, _Survey] = {}
 
@@ -236,10 +247,17 @@ def _survey(cutter: Cutter, windows: list[Window], client: Client, advance: Call
 
 
 def _cut(
-    cutter: Cutter, windows: list[Window], surveys: list[_Survey], group: Any, client: Client, advance: Callable[[], None]
+    cutter: Cutter,
+    windows: list[Window],
+    surveys: list[_Survey],
+    group: Any,
+    client: Client,
+    advance: Callable[[], None],
 ) -> None:
-    """Cut and write. Chips of many pixels are written by the tasks, a chunk each; single pixels share chunks, and
-    are written here, in order."""
+    """Cut and write all chips.
+
+    Chips of many pixels are written by the tasks, a chunk each; single pixels share chunks, and are written here, in order.
+    """
     starts = np.cumsum([0, *(len(s.origins) for s in surveys)])
     place = {w: (int(starts[i]), surveys[i].origins) for i, w in enumerate(windows)}
     pieces: dict[int, dict[str, Array]] = {}
@@ -309,7 +327,11 @@ def _buffered(role: Array, codes: Array, buffer: int, exempt: Array) -> Array:
 def _uniform(y: Array, x: Array, seed: int) -> Array:
     """Return a number in [0, 1) for each place: the same however the land is cut (after Steele et al. 2014, SplitMix64)."""
     with np.errstate(over="ignore"):
-        z = (y.astype(np.uint64) << np.uint64(32)) ^ x.astype(np.uint64) ^ (np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15))
+        z = (
+            (y.astype(np.uint64) << np.uint64(32))
+            ^ x.astype(np.uint64)
+            ^ (np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15))
+        )
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
         z ^= z >> np.uint64(31)
@@ -334,7 +356,9 @@ def _notes(
         )
     for i in np.flatnonzero((quota < 1).any(0)):
         drawn = int((quota * per_fold)[:, i].sum())
-        notes.append(f"class {labels.legend.classes[i].name!r}: about {drawn} of {int(per_fold[:, i].sum())} labelled pixels are drawn")
+        notes.append(
+            f"class {labels.legend.classes[i].name!r}: about {drawn} of {int(per_fold[:, i].sum())} labelled pixels are drawn"
+        )
     return notes
 
 
@@ -366,5 +390,3 @@ def _check(store: ChipStore, labels: Labels) -> None:
         missing = [c.name for i, c in enumerate(labels.legend.classes) if not store.counts(r, TRAIN)[i]]
         if missing:
             raise LabelError(f"no training labels on valid imagery for {', '.join(map(repr, missing))} (round {r + 1})")
-
-

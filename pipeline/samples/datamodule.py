@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812 - Lightning's own habit
+import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class ChipDataModule(L.LightningDataModule):
         size = self.batch_size * _VALIDATION
         order = [list(range(i, min(i + size, len(chips)))) for i in range(0, len(chips), size)]
         data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.seed)
-        return DataLoader(data, sampler=order, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(data, sampler=order, batch_size=None)
 
 
 class _Order(Sampler[list[int]]):
@@ -101,10 +101,7 @@ class _Order(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        if self.weights is None:
-            order = rng.permutation(self.n)
-        else:
-            order = rng.choice(self.n, self.n, p=self.weights)
+        order = rng.permutation(self.n) if self.weights is None else rng.choice(self.n, self.n, p=self.weights)
         # Batches of even size: a last one of a single chip would upset batch normalisation.
         return iter([piece.tolist() for piece in np.array_split(order, len(self))])
 

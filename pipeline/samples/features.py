@@ -19,7 +19,7 @@ from rasterio.features import rasterize
 from shapely import STRtree
 
 from pipeline.errors import ImageryError, LabelError, nearest
-from pipeline.grid import BlockGrid, Window, window_geobox
+from pipeline.grid import BlockGrid, Window, window_geobox, wkt
 from pipeline.imagery.handles import open_raster
 from pipeline.imagery.sources import Source
 from pipeline.samples.labels import Labels, RasterLabels, VectorLabels, check_classes
@@ -66,7 +66,7 @@ def _vector(settings: LabelSettings, classes: Sequence[ClassSettings] | None, ge
         raise LabelError(f"{settings.path}: no feature with a geometry and a value of '{settings.field}' is left")
     own = frame.total_bounds
     total = Counter(map(text_of, frame[settings.field]))
-    frame = frame.to_crs(geobox.crs.to_wkt())
+    frame = frame.to_crs(wkt(geobox))
     inside = frame.geometry.intersects(geobox.extent.geom)
     if not inside.any():
         raise LabelError(
@@ -165,7 +165,9 @@ def _sound(frame: gpd.GeoDataFrame, name: str, notes: list[str]) -> gpd.GeoDataF
     broken = ~shapely.is_valid(flat)
     if broken.any():
         flat[broken] = shapely.make_valid(flat[broken])
-        notes.append(f"{int(broken.sum())} geometries were invalid and have been repaired: {_listed(np.flatnonzero(broken))}")
+        notes.append(
+            f"{int(broken.sum())} geometries were invalid and have been repaired: {_listed(np.flatnonzero(broken))}"
+        )
     return frame.set_geometry(gpd.GeoSeries(flat, crs=frame.crs))
 
 
@@ -238,7 +240,9 @@ def _raster(settings: LabelSettings, classes: Sequence[ClassSettings] | None, ge
         {"label": str(v), "class": legend.classes[known[v]].name if v in known else "none", "pixels": n}
         for v, n in sorted(counts.items())
     ]
-    return RasterLabels(geobox=geobox, legend=legend, notes=notes, rows=rows, source=source, values=tuple(sorted(known)))
+    return RasterLabels(
+        geobox=geobox, legend=legend, notes=notes, rows=rows, source=source, values=tuple(sorted(known))
+    )
 
 
 def _fields(frame: gpd.GeoDataFrame) -> str:

@@ -190,7 +190,9 @@ def _side(labels: Labels, settings: FoldSettings, halo: int, notes: list[str]) -
         return side
     extent = min(int(labels.geobox.shape.y), int(labels.geobox.shape.x))
     side = max(extent // _BLOCKS_ACROSS, 2 * halo, 1)
-    notes.append(f"folds: blocks of land of {side} px ({side * resolution:g} in map units); set folds.size to change it")
+    notes.append(
+        f"folds: blocks of land of {side} px ({side * resolution:g} in map units); set folds.size to change it"
+    )
     return side
 
 

@@ -89,7 +89,7 @@ class VectorLabels(Labels):
         Label every pixel that a polygon touches.
     """
 
-    frame: gpd.GeoDataFrame = None  # type: ignore[assignment]
+    frame: gpd.GeoDataFrame = None
     all_touched: bool = False
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class VectorLabels(Labels):
     @property
     def feature_class(self) -> Array:
         """Class index of each feature, (n,) int16."""
-        return self._classes
+        return np.asarray(self._classes)
 
     def read(self, window: Window) -> LabelTile:
         """Return the labels of a window; see `Labels.read`."""
@@ -204,5 +204,3 @@ def check_classes(legend: Legend, present: Sequence[int], where: str) -> None:
     if len(legend.classes) < 2:
         only = legend.classes[0].name if legend.classes else "none"
         raise LabelError(f"{where}: a map needs two classes at least, found one: {only!r}; is this the right field?")
-
-

@@ -62,11 +62,12 @@ class Legend:
     classes: tuple[LegendClass, ...]
 
     def __post_init__(self) -> None:
-        for what, found in (
+        listed: list[tuple[str, list[Any]]] = [
             ("name", [c.name for c in self.classes]),
             ("code", [c.code for c in self.classes]),
             ("label value", [v for c in self.classes for v in c.values]),
-        ):
+        ]
+        for what, found in listed:
             twice = [v for v in dict.fromkeys(found) if found.count(v) > 1]
             if twice:
                 raise LabelError(f"classes: the {what} {twice[0]!r} stands for two classes; give each its own")
