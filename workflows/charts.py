@@ -1,0 +1,124 @@
+"""Charts as inline SVG: they take the page's text colour, so they read on a light page, a dark one and on paper."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Stands for the page's own text colour until the SVG is written.
+_INK = "#010203"
+_BLUE, _ORANGE = "#3d85c6", "#e0812f"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "landweave",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.linewidth": 0.7,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+Histories = Sequence[Sequence[Mapping[str, Any]]]
+
+
+def loss_chart(histories: Histories) -> Markup | None:
+    """Return the loss of training and validation by epoch, the lowest validation loss marked; None without figures."""
+    return _curves(
+        histories, {"train_loss": ("training", _BLUE, "--"), "val_loss": ("validation", _ORANGE, "-")}, "loss", min
+    )
+
+
+def score_chart(histories: Histories) -> Markup | None:
+    """Return the macro-F1 on the validation fold by epoch; None without figures."""
+    return _curves(histories, {"val_macro_f1": ("validation", _ORANGE, "-")}, "macro-F1", None)
+
+
+def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
+    """Return how often the map is right (y) by how sure it is (x); circles grow with the number of pixels."""
+
+    def draw(axes: Axes) -> None:
+        most = max(b["n"] for b in bins)
+        axes.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=":", label="as sure as right")
+        axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], color=_BLUE, lw=1.2)
+        axes.scatter(
+            [b["confidence"] for b in bins],
+            [b["accuracy"] for b in bins],
+            s=[12 + 110 * b["n"] / most for b in bins],
+            color=_BLUE,
+            alpha=0.75,
+            linewidths=0,
+            label="pixels of the test fold",
+        )
+        axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.03), ylim=(0, 1.03))
+        axes.legend(loc="upper left")
+
+    return _svg(draw, "Reliability: share of pixels that are right, by confidence of the map")
+
+
+def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], what: str, best: Any) -> Markup | None:
+    series = [(key, [_points(h, key) for h in histories]) for key in lines]
+    if not any(points for _, all_points in series for points in all_points):
+        return None
+    # Several trainings (folds) share a colour; thin lines keep them apart.
+    width = 1.6 if len(histories) == 1 else 0.9
+
+    def draw(axes: Axes) -> None:
+        for key, all_points in series:
+            name, color, dash = lines[key]
+            for i, points in enumerate(p for p in all_points if p):
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, dash, color=color, lw=width, label=name if i == 0 else None)
+                if key == "val_loss" and best:
+                    at = best(points, key=lambda p: p[1])
+                    axes.plot(*at, "o", color=color, ms=4.5, label="lowest" if i == 0 else None)
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.margins(x=0.02)
+        if len(lines) > 1:
+            axes.legend()
+
+    return _svg(draw, f"Learning curves: {what} by epoch")
+
+
+def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    found = ((i, row.get(key)) for i, row in enumerate(history, 1))
+    return [(i, float(v)) for i, v in found if v is not None and math.isfinite(v)]
+
+
+def _svg(draw: Any, alt: str) -> Markup:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.5, 3.0), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.add_subplot())
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    # Identifiers of groups repeat from chart to chart; nothing refers to them.
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
+    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
+    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))  # noqa: S704 - our own SVG

@@ -1,0 +1,290 @@
+"""The report of a run: one page that stands by itself, and the table of areas."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.files import whole_file, write_text
+from pipeline.maps.areas import AreaRow
+from workflows import charts
+from workflows.pictures import LegendEntry, class_picture, quicklook, ramp_picture, terminal_picture
+
+__all__ = ["ReportData", "quicklook", "terminal_picture", "write_areas_csv", "write_report"]
+
+# Differences in overall accuracy below this are not called better or worse.
+_TIE = 0.01
+_ABOUT = {
+    "classes": "Class map with names, colours and overviews.",
+    "confidence": "Calibrated probability of the class that was mapped.",
+    "probabilities": "Calibrated probability of every class, a band each.",
+    "saliency": "How much each pixel moves the map around it (gradient; largest over bands and dates).",
+    "saliency_bands": "The same, summed over dates: a band for each band of the imagery.",
+    "saliency_dates": "The same, summed over bands: a band for each date.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """Everything that a report may show. What is missing or empty leaves its section out.
+
+    Attributes
+    ----------
+    name : str
+        Name of the job.
+    settings : mapping
+        The job as resolved, as plain values.
+    software : mapping
+        Name to version.
+    run_id : str
+        Short name of what the map was made from.
+    legend : sequence
+        Classes in order: objects with ``name``, ``code``, ``color``.
+    accuracy : mapping
+        As accuracy.json: ``n``, ``overall``, ``kappa``, ``macro_f1``, ``classes``, ``confusion`` (rows = reference,
+        columns = map). Figures that do not exist are None.
+    forest : mapping or None
+        The same for the random forest.
+    evaluated : str
+        What the accuracy was measured on, as a sentence.
+    facts : mapping
+        What is mapped and how, in a few words each: imagery, bands, dates, network, ...
+    rounds : sequence of mapping
+        Per fold ``{"network": accuracy, "forest": accuracy or None}``; shown where there are two or more.
+    areas : sequence of AreaRow
+        Counted and error-adjusted areas.
+    histories : sequence of sequences of mappings
+        Per training its epochs: ``train_loss``, ``val_loss``, ``val_macro_f1``, as far as they exist.
+    labels : sequence of mapping
+        Rows of the label table; the keys of the first are the columns, the first column names the row.
+    notes : sequence of str
+        What was decided, what was left out and why.
+    calibration : mapping or None
+        ``n``, ``temperature``, ``error_before``, ``error_after`` and ``bins`` (``n``, ``confidence``, ``accuracy``).
+    layers : mapping
+        Name of a layer to its file; ``classes``, ``confidence`` and ``saliency`` are shown as pictures.
+    created : str
+        When the report was made, ISO form.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    software: Mapping[str, str]
+    run_id: str
+    legend: Sequence[LegendEntry]
+    accuracy: Mapping[str, Any]
+    forest: Mapping[str, Any] | None = None
+    evaluated: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    rounds: Sequence[Mapping[str, Any]] = ()
+    areas: Sequence[AreaRow] = ()
+    histories: charts.Histories = ()
+    labels: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
+    calibration: Mapping[str, Any] | None = None
+    layers: Mapping[str, Path] = field(default_factory=dict)
+    created: str = ""
+
+
+def write_report(output: Path, data: ReportData) -> Path:
+    """Write the report page.
+
+    The page holds its pictures and charts in itself, needs no network and runs no script.
+
+    Parameters
+    ----------
+    output : Path
+        The HTML file to write. The layers are linked relative to its folder.
+    data : ReportData
+        What to show. Nothing else is shown but what follows from it.
+
+    Returns
+    -------
+    Path
+        ``output``.
+    """
+    write_text(output, _template().render(**_view(data, output.parent)))
+    return output
+
+
+def write_areas_csv(path: Path, rows: Sequence[AreaRow]) -> None:
+    """Write the areas of the classes as CSV; what is not known is left empty."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["code", "class", "pixels", "counted_ha", "adjusted_ha", "interval_95_ha", "samples", "note"])
+        for row in rows:
+            hectares = (row.counted_ha, row.adjusted_ha, row.interval_ha)
+            figures = ["" if v is None else f"{v:.4f}" for v in hectares]
+            table.writerow([row.code, row.name, row.pixels, *figures, row.samples, row.note])
+
+
+def _view(data: ReportData, folder: Path) -> dict[str, Any]:
+    """Return what the template draws."""
+    pictures = {}
+    if "classes" in data.layers:
+        pictures["classes"] = class_picture(data.layers["classes"], data.legend)
+    if "confidence" in data.layers:
+        pictures["confidence"] = ramp_picture(data.layers["confidence"], colors="viridis", span=(0.0, 1.0))
+    if "saliency" in data.layers:
+        pictures["saliency"] = ramp_picture(data.layers["saliency"], colors="magma", average=True)
+    bins = data.calibration["bins"] if data.calibration else []
+    return {
+        "data": data,
+        "pictures": pictures,
+        "verdict": _verdict(data),
+        "colors": {c.name: c.color for c in data.legend},
+        "matrix": _matrix(data.accuracy["confusion"]),
+        "forest_f1": {c["code"]: c["f1"] for c in data.forest["classes"]} if data.forest else {},
+        "areas": _area_rows(data.areas),
+        "loss": charts.loss_chart(data.histories),
+        "score": charts.score_chart(data.histories),
+        "reliability": charts.reliability_chart(bins) if bins else None,
+        "layers": [(name, _ABOUT.get(name, ""), _link(path, folder)) for name, path in data.layers.items()],
+        "settings": yaml.safe_dump(dict(data.settings), sort_keys=False, allow_unicode=True),
+    }
+
+
+def _verdict(data: ReportData) -> dict[str, Any]:
+    """Return the headline and the sentences below it."""
+    accuracy, forest = data.accuracy, data.forest
+    if not accuracy["n"] or accuracy["overall"] is None:
+        return {"figure": None, "headline": "No labelled pixel was kept for testing: this page holds no accuracy.", "sentences": []}
+    sentences = [
+        f"Measured on {accuracy['n']:,} labelled pixels in places that the network had not seen."
+        f"{' ' + data.evaluated if data.evaluated else ''}"
+    ]
+    scored = [c for c in accuracy["classes"] if c["support"] and c["f1"] is not None]
+    if len(scored) > 1:
+        best, worst = max(scored, key=lambda c: c["f1"]), min(scored, key=lambda c: c["f1"])
+        sentences.append(
+            f"Best mapped: {best['name']} (F1 {best['f1']:.2f}); least well: {worst['name']} (F1 {worst['f1']:.2f})."
+            f"{_commonest_mistake(data)}"
+        )
+    if forest and forest["overall"] is not None:
+        sentences.append(_beside(accuracy["overall"], forest["overall"]))
+    sentences += _how_to_quote(data.areas)
+    return {
+        "figure": percent(accuracy["overall"]),
+        "headline": "of the labelled pixels in places never seen are mapped right.",
+        "sentences": sentences,
+    }
+
+
+def _commonest_mistake(data: ReportData) -> str:
+    names = [c["name"] for c in data.accuracy["classes"]]
+    wrong = [
+        (n, i, j) for i, row in enumerate(data.accuracy["confusion"]) for j, n in enumerate(row) if i != j and n
+    ]
+    if not wrong:
+        return " No labelled pixel was mapped wrong."
+    n, i, j = max(wrong, key=lambda w: w[0])
+    return f" The commonest mistake: {names[i]} mapped as {names[j]} ({n:,} pixels)."
+
+
+def _beside(network: float, forest: float) -> str:
+    points = abs(network - forest) * 100
+    if abs(network - forest) < _TIE:
+        return (
+            f"A random forest on the same samples reaches {percent(forest)}: about as good, "
+            f"so the network has not shown that it earns its cost here."
+        )
+    if network > forest:
+        return f"A random forest on the same samples reaches {percent(forest)}: the network is {points:.1f} points better."
+    return (
+        f"A random forest on the same samples reaches {percent(forest)}: it is {points:.1f} points better than the "
+        "network, which does not earn its cost here."
+    )
+
+
+def _how_to_quote(areas: Sequence[AreaRow]) -> list[str]:
+    if not areas:
+        return []
+    estimated = [(r.adjusted_ha, r.interval_ha, r) for r in areas if r.adjusted_ha is not None and r.interval_ha is not None]
+    if not estimated:
+        return ["Areas: there are too few test samples to adjust them for error; counted areas are biased."]
+    adjusted, interval, row = max(estimated, key=lambda e: e[0])
+    return [
+        f"Quote areas as the error-adjusted estimate with its interval, such as {hectares(adjusted)} ± {hectares(interval)} ha "
+        f"of {row.name}, not as the {hectares(row.counted_ha)} ha counted on the map."
+    ]
+
+
+def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float | None]]]:
+    """Return for each cell its count and its share of the reference row (None in an empty row)."""
+    return [[(n, n / sum(row) if sum(row) else None) for n in row] for row in confusion]
+
+
+def _area_rows(rows: Sequence[AreaRow]) -> list[dict[str, Any]]:
+    """Return the areas with the places of their marks on a common axis, in percent of its length."""
+    reach = max([max(r.counted_ha, (r.adjusted_ha or 0) + (r.interval_ha or 0)) for r in rows], default=0) or 1.0
+    found = []
+    for row in rows:
+        known = row.adjusted_ha is not None and row.interval_ha is not None
+        low = max(0.0, (row.adjusted_ha or 0) - (row.interval_ha or 0))
+        high = (row.adjusted_ha or 0) + (row.interval_ha or 0)
+        found.append(
+            {
+                "row": row,
+                "counted": 100 * row.counted_ha / reach,
+                "adjusted": 100 * (row.adjusted_ha or 0) / reach if known else None,
+                "low": 100 * low / reach,
+                "width": 100 * (high - low) / reach,
+            }
+        )
+    return found
+
+
+def _link(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """Return a figure; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def hectares(value: float | None) -> str:
+    """Return an area with three digits or more; a dash where there is none."""
+    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def cell(value: Any) -> str:
+    """Return the text of any value in a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
+    return ", ".join(cell(v) for v in value)
+
+
+@functools.cache
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "figure": figure, "hectares": hectares, "cell": cell}
+    return environment.get_template("report.html.j2")
