@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +11,13 @@ import numpy as np
 from models.calibration import expected_calibration_error, reliability
 from models.forest import Forest
 from pipeline.engine import dask_client
-from pipeline.files import write_json, write_text
+from pipeline.files import write_json
 from pipeline.maps.accuracy import Accuracy, confusion
 from pipeline.maps.areas import AreaRow, areas, count_areas
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN
 from workflows.assess import Assessed, assess, probabilities
+from workflows.report import write_areas_csv
 from workflows.train import round_bundle, trained
 
 if TYPE_CHECKING:
@@ -90,7 +88,7 @@ def evaluate(context: Context) -> Evaluation:
     classes = output.maps / "classes.tif"
     if classes.is_file():
         rows = areas(network.confusion, count_areas(classes), legends)
-        _write_areas(output.report / "areas.csv", rows)
+        write_areas_csv(output.report / "areas.csv", rows)
         if len(found) == 1:
             notes.append(_agreement(context, found[0][2]))
     else:
@@ -113,6 +111,7 @@ def evaluate(context: Context) -> Evaluation:
             "notes": notes,
         },
     )
+    output.finish("evaluate", {"model": bundle.checksum}, areas=[dataclasses.asdict(row) for row in rows])
     _show(context, evaluation)
     return evaluation
 
@@ -127,15 +126,6 @@ def _round(context: Context, store: ChipStore, i: int, client: Client) -> tuple[
     forest = Forest(seed=context.job.training.seed).fit(x, y)
     x, y = store.pixels(i, TEST, None)
     return mine, confusion(y, forest.predict(x), classes), assessed
-
-
-def _write_areas(path: Path, rows: list[AreaRow]) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in dataclasses.fields(AreaRow)], lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in dataclasses.asdict(row).items()})
-    write_text(path, text.getvalue())
 
 
 def _calibration(bundle: Bundle, assessed: list[Assessed]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def prepare(context: Context) -> ChipStore:
     if output.fresh("prepare", key, overwrite=context.overwrite) and output.chips.is_dir():
         console.note("up to date")
         context.store = ChipStore.open(output.chips)
+        context.say(context.store.notes)
         return context.store
     output.begin("prepare", key)
     with dask_client(context.job.compute) as client, console.progress("cutting chips", 1, "blocks") as progress:

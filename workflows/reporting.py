@@ -1,7 +1,91 @@
-"""placeholder"""
+"""Gather what a run has left and write its report."""
 
+from __future__ import annotations
+
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.network import flop_per_pixel, parameters
+from pipeline.errors import RequestError
+from pipeline.maps.areas import AreaRow
+from pipeline.samples.chips import ChipStore
+from pipeline.samples.legend import Legend
+from workflows.console import quantity
+from workflows.output import now
+from workflows.report import ReportData, write_report
+from workflows.train import trained
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+    from workflows.context import Context
+
+LAYERS = ("classes", "confidence", "probabilities", "saliency", "saliency_bands", "saliency_dates")
 
 
-def report(context) -> Path:
-    return context.output.report
+def report(context: Context) -> Path:
+    """Write ``report/index.html`` from what training, prediction and evaluation left.
+
+    Raises
+    ------
+    RequestError
+        If the job has not been trained or evaluated.
+    """
+    output = context.output
+    context.console.stage("report")
+    bundle = trained(context)
+    evaluated = output.state("evaluate")
+    if evaluated is None or not (output.report / "accuracy.json").is_file():
+        raise RequestError(f"{output.report} holds no accuracy yet; `landweave evaluate` or `landweave run` measures it")
+    if evaluated["key"] != {"model": bundle.checksum}:
+        raise RequestError(f"{output.report} was measured with another model; `landweave evaluate` measures this one")
+    accuracy = json.loads((output.report / "accuracy.json").read_text(encoding="utf-8"))
+    store = ChipStore.open(output.chips)
+    context.say(store.notes)
+    histories = json.loads((output.rounds / "histories.json").read_text(encoding="utf-8"))
+    layers = {name: path for name in LAYERS if (path := output.maps / f"{name}.tif").is_file()}
+    data = ReportData(
+        name=context.job.name,
+        settings=context.job.dump(),
+        software=context.software,
+        run_id=bundle.checksum[:12],
+        legend=Legend.from_json(bundle.legend).classes,
+        accuracy=accuracy,
+        forest=accuracy["forest"],
+        evaluated=_how(context),
+        facts=_facts(context, bundle),
+        rounds=accuracy["rounds"],
+        areas=[AreaRow(**row) for row in evaluated["left"]["areas"]],
+        histories=histories,
+        labels=store.table(),
+        notes=list(dict.fromkeys([*context.notes, *accuracy["notes"]])),
+        calibration=accuracy["calibration"],
+        layers=layers,
+        created=now(),
+    )
+    return write_report(output.report / "index.html", data)
+
+
+def _how(context: Context) -> str:
+    folds = context.folds
+    what = {"features": "whole features", "blocks": "blocks of land", "field": "the folds given"}[folds.method]
+    if folds.k:
+        return f"Cross-validated over {folds.k} folds of {what}: each pixel was scored by a network that had not seen its fold."
+    return f"The test fold holds {what} kept aside from the start."
+
+
+def _facts(context: Context, bundle: Bundle) -> dict[str, str]:
+    cube, network = context.cube, bundle.network
+    box = cube.geobox
+    dates = [d.isoformat() for d in cube.dates if d]
+    files: dict[str, Any] = dict.fromkeys(Path(s.path).name for s in cube.sources)
+    shown = ", ".join(list(files)[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    return {
+        "Imagery": shown,
+        "Bands": ", ".join(cube.bands),
+        "Dates": f"{dates[0]} to {dates[-1]} ({len(dates)})" if dates else "undated",
+        "Grid": f"{int(box.shape.x)} x {int(box.shape.y)} pixels of {abs(box.resolution.x):g} ({box.crs})",
+        "Network": f"{network.name}, {parameters(network):,} parameters, {quantity(flop_per_pixel(network))}FLOP per pixel, "
+        f"halo {network.halo} px",
+        "Epochs": ", ".join(str(e) for e in bundle.training["epochs"]),
+    }
