@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Stands for the page's own text colour until the SVG is written.
 _INK = "#010203"
 _BLUE, _ORANGE = "#3d85c6", "#e0812f"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "landweave",
     "text.parse_math": False,
@@ -77,6 +77,8 @@ def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], wha
     series = [(key, [_points(h, key) for h in histories]) for key in lines]
     if not any(points for _, all_points in series for points in all_points):
         return None
+    from matplotlib.ticker import MaxNLocator
+
     # Several trainings (folds) share a colour; thin lines keep them apart.
     width = 1.6 if len(histories) == 1 else 0.9
 
@@ -90,7 +92,7 @@ def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], wha
                     at = best(points, key=lambda p: p[1])
                     axes.plot(*at, "o", color=color, ms=4.5, label="lowest" if i == 0 else None)
         axes.set(xlabel="epoch", ylabel=what)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
         axes.margins(x=0.02)
         if len(lines) > 1:

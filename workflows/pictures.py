@@ -114,7 +114,7 @@ def ramp_picture(
             uri=_uri(index, np.vstack([np.zeros((1, 4), np.uint8), ramp])),
             low=float(low) if valid.any() else None,
             high=float(high) if valid.any() else None,
-            colors=tuple("#%02x%02x%02x" % tuple(c[:3]) for c in ramp[:: _RAMP // 8].tolist()),
+            colors=tuple("#" + bytes(c[:3]).hex() for c in ramp[:: _RAMP // 8].tolist()),
             **_frame(raster, values.shape),
         )
 
@@ -187,8 +187,10 @@ class TerminalPicture:
             shape = (max(1, round(raster.height * factor)), max(1, round(raster.width * factor)))
             values, valid = _read(raster, shape, Resampling.mode)
         colors = {c.code: c.color for c in self.legend}
-        known = [[colors.get(v) if ok else None for v, ok in zip(*r, strict=True)] for r in zip(values.tolist(), valid)]
-        for top, bottom in zip(known[::2], [*known[1::2], [None] * shape[1]], strict=False):
+        known = [[colors.get(v) for v in row] for row in np.where(valid, values, -1).astype(int).tolist()]
+        if len(known) % 2:
+            known.append([None] * shape[1])
+        for top, bottom in zip(known[::2], known[1::2], strict=True):
             line = Text("  ")
             for above, below in zip(top, bottom, strict=True):
                 line.append(*_half_block(above, below))

@@ -157,7 +157,8 @@ def _verdict(data: ReportData) -> dict[str, Any]:
     """Return the headline and the sentences below it."""
     accuracy, forest = data.accuracy, data.forest
     if not accuracy["n"] or accuracy["overall"] is None:
-        return {"figure": None, "headline": "No labelled pixel was kept for testing: this page holds no accuracy.", "sentences": []}
+        headline = "No labelled pixel was kept for testing: this page holds no accuracy."
+        return {"figure": None, "headline": headline, "sentences": _how_to_quote(data.areas)}
     sentences = [
         f"Measured on {accuracy['n']:,} labelled pixels in places that the network had not seen."
         f"{' ' + data.evaluated if data.evaluated else ''}"
@@ -181,9 +182,7 @@ def _verdict(data: ReportData) -> dict[str, Any]:
 
 def _commonest_mistake(data: ReportData) -> str:
     names = [c["name"] for c in data.accuracy["classes"]]
-    wrong = [
-        (n, i, j) for i, row in enumerate(data.accuracy["confusion"]) for j, n in enumerate(row) if i != j and n
-    ]
+    wrong = [(n, i, j) for i, row in enumerate(data.accuracy["confusion"]) for j, n in enumerate(row) if i != j and n]
     if not wrong:
         return " No labelled pixel was mapped wrong."
     n, i, j = max(wrong, key=lambda w: w[0])
@@ -198,7 +197,9 @@ def _beside(network: float, forest: float) -> str:
             f"so the network has not shown that it earns its cost here."
         )
     if network > forest:
-        return f"A random forest on the same samples reaches {percent(forest)}: the network is {points:.1f} points better."
+        return (
+            f"A random forest on the same samples reaches {percent(forest)}: the network is {points:.1f} points better."
+        )
     return (
         f"A random forest on the same samples reaches {percent(forest)}: it is {points:.1f} points better than the "
         "network, which does not earn its cost here."
@@ -208,13 +209,15 @@ def _beside(network: float, forest: float) -> str:
 def _how_to_quote(areas: Sequence[AreaRow]) -> list[str]:
     if not areas:
         return []
-    estimated = [(r.adjusted_ha, r.interval_ha, r) for r in areas if r.adjusted_ha is not None and r.interval_ha is not None]
+    estimated = [
+        (r.adjusted_ha, r.interval_ha, r) for r in areas if r.adjusted_ha is not None and r.interval_ha is not None
+    ]
     if not estimated:
         return ["Areas: there are too few test samples to adjust them for error; counted areas are biased."]
     adjusted, interval, row = max(estimated, key=lambda e: e[0])
     return [
-        f"Quote areas as the error-adjusted estimate with its interval, such as {hectares(adjusted)} ± {hectares(interval)} ha "
-        f"of {row.name}, not as the {hectares(row.counted_ha)} ha counted on the map."
+        f"Quote areas as the error-adjusted estimate with its interval, such as {hectares(adjusted)} ± "
+        f"{hectares(interval)}\u00a0ha of {row.name}, not as the {hectares(row.counted_ha)} ha counted on the map."
     ]
 
 
@@ -248,8 +251,12 @@ def _link(path: Path, folder: Path) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share in percent; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    """Return a share in percent; a dash where there is none. What is rare is not shown as never."""
+    if value is None:
+        return "–"
+    if 0 < value < 0.0005:
+        return "<\u00a00.1\u00a0%"
+    return ">\u00a099.9\u00a0%" if 0.9995 <= value < 1 else f"{100 * value:.1f}\u00a0%"
 
 
 def figure(value: float | None, digits: int = 2) -> str:
