@@ -18,7 +18,8 @@ from rich.console import Console
 
 from pipeline.maps.areas import AreaRow
 from workflows.pictures import class_picture, ramp_picture
-from workflows.report import ReportData, percent, quicklook, terminal_picture, write_areas_csv, write_report
+from workflows.report import ReportData, quicklook, terminal_picture, write_areas_csv, write_report
+from workflows.verdict import percent
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_000_000)
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "path", "rect", "use"}

@@ -1,26 +1,20 @@
-"""Small pictures of large rasters: read from the overviews, never the whole raster."""
+"""Pictures of large rasters for a page: read from the overviews, never the whole raster."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
 from pyproj import Geod
 from rasterio.enums import Resampling
 from rasterio.warp import transform as to_crs
-
-from pipeline.files import whole_file
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
 
 Array = np.ndarray[Any, Any]
 
@@ -81,9 +75,9 @@ class MapPicture:
 def class_picture(path: Path, legend: Sequence[LegendEntry], *, most: int = 1100) -> MapPicture:
     """Return a class map in its colours; the longer side has at most ``most`` pixels."""
     with rasterio.open(path) as raster:
-        values, valid = _decimated(raster, most, Resampling.nearest)
-        index, palette = _indexed(values, valid, legend)
-        return MapPicture(uri=_uri(index, palette), **_frame(raster, values.shape))
+        values, valid = decimated(raster, most, Resampling.nearest)
+        index, palette = indexed(values, valid, legend)
+        return MapPicture(uri=_uri(index, palette), **frame(raster, values.shape))
 
 
 def ramp_picture(
@@ -103,7 +97,7 @@ def ramp_picture(
     from matplotlib import colormaps
 
     with rasterio.open(path) as raster:
-        stored, valid = _decimated(raster, most, Resampling.average if average else Resampling.nearest)
+        stored, valid = decimated(raster, most, Resampling.average if average else Resampling.nearest)
         values = stored * raster.scales[0] + raster.offsets[0]
         valid &= np.isfinite(values)
         low, high = span or (np.percentile(values[valid], (2, 98)) if valid.any() else (math.nan, math.nan))
@@ -115,118 +109,24 @@ def ramp_picture(
             low=float(low) if valid.any() else None,
             high=float(high) if valid.any() else None,
             colors=tuple("#" + bytes(c[:3]).hex() for c in ramp[:: _RAMP // 8].tolist()),
-            **_frame(raster, values.shape),
+            **frame(raster, values.shape),
         )
 
 
-def quicklook(
-    classes: Path, legend: Sequence[LegendEntry], out: Path, *, most: int = 1000, title: str | None = None
-) -> Path:
-    """Write a picture of the class map with its legend and a scale bar, as PNG.
-
-    Parameters
-    ----------
-    classes : Path
-        The class map.
-    legend : sequence
-        Objects with ``name``, ``code`` and ``color``.
-    out : Path
-        The PNG to write.
-    most : int
-        Pixels of the longer side of the map that are read.
-    """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    with rasterio.open(classes) as raster:
-        values, valid = _decimated(raster, most, Resampling.nearest)
-        frame = _frame(raster, values.shape)
-    index, palette = _indexed(values, valid, legend)
-    height, width = values.shape
-    # Names are the user's: a `$` in one is no formula, and a sign that the font lacks is drawn as a box.
-    with mpl.rc_context({"text.parse_math": False, "font.size": 9}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure = Figure(figsize=(7.2, max(2.4, 5.4 * min(height / width, 2.0))), dpi=130, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.imshow(palette[index], interpolation="nearest")
-        axes.set_axis_off()
-        if title:
-            axes.set_title(title, loc="left", fontweight="bold")
-        if frame["bar"] is not None:
-            share, text = frame["bar"]
-            axes.annotate(text, (0, -0.055), xycoords="axes fraction", va="center", annotation_clip=False)
-            axes.plot([0, share], [-0.02, -0.02], color="#333333", lw=3, transform=axes.transAxes, clip_on=False)
-        keys = [Patch(facecolor=c.color, edgecolor="#00000055", linewidth=0.5, label=c.name) for c in legend]
-        axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0)
-        with whole_file(out) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
-    return out
-
-
-@dataclass(frozen=True, slots=True)
-class TerminalPicture:
-    """A class map drawn with half blocks: two pixels a character. Draws nothing where there are no colours."""
-
-    classes: Path
-    legend: tuple[LegendEntry, ...]
-    columns: int
-    rows: int
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw as wide as the terminal allows."""
-        from rich.text import Text
-
-        if console.color_system is None:
-            return
-        columns = min(self.columns, max(8, options.max_width - 4))
-        with rasterio.open(self.classes) as raster:
-            factor = min(columns / raster.width, 2 * self.rows / raster.height)
-            shape = (max(1, round(raster.height * factor)), max(1, round(raster.width * factor)))
-            values, valid = _read(raster, shape, Resampling.mode)
-        colors = {c.code: c.color for c in self.legend}
-        known = [[colors.get(v) for v in row] for row in np.where(valid, values, -1).astype(int).tolist()]
-        if len(known) % 2:
-            known.append([None] * shape[1])
-        for top, bottom in zip(known[::2], known[1::2], strict=True):
-            line = Text("  ")
-            for above, below in zip(top, bottom, strict=True):
-                line.append(*_half_block(above, below))
-            yield line
-        key = Text("  ")
-        for c in self.legend:
-            key.append("■\u00a0", c.color).append(c.name.replace(" ", "\u00a0") + "  ")
-        yield key
-
-
-def terminal_picture(
-    classes: Path, legend: Iterable[LegendEntry], *, columns: int = 60, rows: int = 24
-) -> TerminalPicture:
-    """Return a small picture of the class map for `rich` to print; at most ``columns`` x ``rows`` characters."""
-    return TerminalPicture(classes, tuple(legend), columns, rows)
-
-
-def _half_block(above: str | None, below: str | None) -> tuple[str, str]:
-    if above is None:
-        return (" ", "") if below is None else ("▄", below)
-    return ("▀", above) if below is None else ("▀", f"{above} on {below}")
-
-
-def _decimated(raster: Any, most: int, resampling: Resampling) -> tuple[Array, Array]:
+def decimated(raster: Any, most: int, resampling: Resampling) -> tuple[Array, Array]:
     """Return the first band at a size of at most ``most`` pixels a side, and where it is valid."""
     factor = min(1.0, most / max(raster.shape))
     shape = (max(1, round(raster.height * factor)), max(1, round(raster.width * factor)))
-    return _read(raster, shape, resampling)
+    return read_small(raster, shape, resampling)
 
 
-def _read(raster: Any, shape: tuple[int, int], resampling: Resampling) -> tuple[Array, Array]:
+def read_small(raster: Any, shape: tuple[int, int], resampling: Resampling) -> tuple[Array, Array]:
+    """Return the first band at the size of ``shape``, from the overviews where there are any, and where it is valid."""
     values = raster.read(1, out_shape=shape, resampling=resampling, masked=True)
     return np.asarray(values.data), ~np.ma.getmaskarray(values)
 
 
-def _indexed(values: Array, valid: Array, legend: Sequence[LegendEntry]) -> tuple[Array, Array]:
+def indexed(values: Array, valid: Array, legend: Sequence[LegendEntry]) -> tuple[Array, Array]:
     """Return places in a palette (h, w) and the palette (n, 4) uint8; place 0 is transparent: no class."""
     index = np.zeros(values.shape, dtype=np.uint16)
     palette = np.zeros((len(legend) + 1, 4), dtype=np.uint8)
@@ -249,7 +149,7 @@ def _uri(index: Array, palette: Array) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _frame(raster: Any, shape: tuple[int, int]) -> dict[str, Any]:
+def frame(raster: Any, shape: tuple[int, int]) -> dict[str, Any]:
     """Return what stands around a picture: its size, the scale bar, north, the caption."""
     unit = "°" if raster.crs and raster.crs.is_geographic else ""
     if raster.crs and not unit:

@@ -17,12 +17,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.files import whole_file, write_text
 from pipeline.maps.areas import AreaRow
 from workflows import charts
-from workflows.pictures import LegendEntry, class_picture, quicklook, ramp_picture, terminal_picture
+from workflows.pictures import LegendEntry, class_picture, ramp_picture
+from workflows.quicklook import quicklook, terminal_picture
+from workflows.verdict import figure, hectares, percent, verdict
 
 __all__ = ["ReportData", "quicklook", "terminal_picture", "write_areas_csv", "write_report"]
 
-# Differences in overall accuracy below this are not called better or worse.
-_TIE = 0.01
 _ABOUT = {
     "classes": "Class map with names, colours and overviews.",
     "confidence": "Calibrated probability of the class that was mapped.",
@@ -140,7 +140,7 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
     return {
         "data": data,
         "pictures": pictures,
-        "verdict": _verdict(data),
+        "verdict": verdict(data.accuracy, data.forest, data.areas, data.evaluated),
         "colors": {c.name: c.color for c in data.legend},
         "matrix": _matrix(data.accuracy["confusion"]),
         "forest_f1": {c["code"]: c["f1"] for c in data.forest["classes"]} if data.forest else {},
@@ -151,74 +151,6 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
         "layers": [(name, _ABOUT.get(name, ""), _link(path, folder)) for name, path in data.layers.items()],
         "settings": yaml.safe_dump(dict(data.settings), sort_keys=False, allow_unicode=True),
     }
-
-
-def _verdict(data: ReportData) -> dict[str, Any]:
-    """Return the headline and the sentences below it."""
-    accuracy, forest = data.accuracy, data.forest
-    if not accuracy["n"] or accuracy["overall"] is None:
-        headline = "No labelled pixel was kept for testing: this page holds no accuracy."
-        return {"figure": None, "headline": headline, "sentences": _how_to_quote(data.areas)}
-    sentences = [
-        f"Measured on {accuracy['n']:,} labelled pixels in places that the network had not seen."
-        f"{' ' + data.evaluated if data.evaluated else ''}"
-    ]
-    scored = [c for c in accuracy["classes"] if c["support"] and c["f1"] is not None]
-    if len(scored) > 1:
-        best, worst = max(scored, key=lambda c: c["f1"]), min(scored, key=lambda c: c["f1"])
-        sentences.append(
-            f"Best mapped: {best['name']} (F1 {best['f1']:.2f}); least well: {worst['name']} (F1 {worst['f1']:.2f})."
-            f"{_commonest_mistake(data)}"
-        )
-    if forest and forest["overall"] is not None:
-        sentences.append(_beside(accuracy["overall"], forest["overall"]))
-    sentences += _how_to_quote(data.areas)
-    return {
-        "figure": percent(accuracy["overall"]),
-        "headline": "of the labelled pixels in places never seen are mapped right.",
-        "sentences": sentences,
-    }
-
-
-def _commonest_mistake(data: ReportData) -> str:
-    names = [c["name"] for c in data.accuracy["classes"]]
-    wrong = [(n, i, j) for i, row in enumerate(data.accuracy["confusion"]) for j, n in enumerate(row) if i != j and n]
-    if not wrong:
-        return " No labelled pixel was mapped wrong."
-    n, i, j = max(wrong, key=lambda w: w[0])
-    return f" The commonest mistake: {names[i]} mapped as {names[j]} ({n:,} pixels)."
-
-
-def _beside(network: float, forest: float) -> str:
-    points = abs(network - forest) * 100
-    if abs(network - forest) < _TIE:
-        return (
-            f"A random forest on the same samples reaches {percent(forest)}: about as good, "
-            f"so the network has not shown that it earns its cost here."
-        )
-    if network > forest:
-        return (
-            f"A random forest on the same samples reaches {percent(forest)}: the network is {points:.1f} points better."
-        )
-    return (
-        f"A random forest on the same samples reaches {percent(forest)}: it is {points:.1f} points better than the "
-        "network, which does not earn its cost here."
-    )
-
-
-def _how_to_quote(areas: Sequence[AreaRow]) -> list[str]:
-    if not areas:
-        return []
-    estimated = [
-        (r.adjusted_ha, r.interval_ha, r) for r in areas if r.adjusted_ha is not None and r.interval_ha is not None
-    ]
-    if not estimated:
-        return ["Areas: there are too few test samples to adjust them for error; counted areas are biased."]
-    adjusted, interval, row = max(estimated, key=lambda e: e[0])
-    return [
-        f"Quote areas as the error-adjusted estimate with its interval, such as {hectares(adjusted)} ± "
-        f"{hectares(interval)}\u00a0ha of {row.name}, not as the {hectares(row.counted_ha)} ha counted on the map."
-    ]
 
 
 def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float | None]]]:
@@ -248,25 +180,6 @@ def _area_rows(rows: Sequence[AreaRow]) -> list[dict[str, Any]]:
 
 def _link(path: Path, folder: Path) -> str:
     return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent; a dash where there is none. What is rare is not shown as never."""
-    if value is None:
-        return "–"
-    if 0 < value < 0.0005:
-        return "<\u00a00.1\u00a0%"
-    return ">\u00a099.9\u00a0%" if 0.9995 <= value < 1 else f"{100 * value:.1f}\u00a0%"
-
-
-def figure(value: float | None, digits: int = 2) -> str:
-    """Return a figure; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def hectares(value: float | None) -> str:
-    """Return an area with three digits or more; a dash where there is none."""
-    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def cell(value: Any) -> str:
