@@ -62,7 +62,7 @@ def quicklook(
         keys = [Patch(facecolor=c.color, edgecolor="#00000055", linewidth=0.5, label=c.name) for c in legend]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0)
         with whole_file(out) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
+            figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.12)
     return out
 
 
