@@ -39,7 +39,7 @@ class LossSettings(_Settings):
 class TrainingSettings(_Settings):
     """How the network learns."""
 
-    epochs: int = Field(60, ge=1, description="Most passes over the training labels.")
+    epochs: int = Field(150, ge=1, description="Most passes over the training labels.")
     batch_size: int | Literal["auto"] = Field(
         "auto",
         description="Chips per step, or pixels for pixel networks. auto: about 16 steps an epoch for chips (2 to 16 "
@@ -51,7 +51,7 @@ class TrainingSettings(_Settings):
     )
     loss: LossSettings = Field(LossSettings(), description="What is made small.")
     early_stopping: int | None = Field(
-        15,
+        30,
         ge=1,
         description="Stop when the loss on the validation fold has not fallen for so many epochs; null: never. The "
         "weights of the best epoch are kept either way.",

@@ -65,8 +65,8 @@ def test_a_bundle_read_back_is_the_same(tmp_path, name, settings):
 def test_bundle_json_says_what_the_network_needs(saved):
     described = json.loads((saved / "bundle.json").read_text())
     assert described["format"] == 1
-    assert described["network"]["halo"] == 24
-    assert described["network"]["stride"] == 4
+    assert described["network"]["halo"] == 10
+    assert described["network"]["stride"] == 2
     assert described["versions"]["torch"] == torch.__version__.partition("+")[0] or described["versions"]["torch"]
     assert "Straße" in (saved / "bundle.json").read_text(encoding="utf-8")
 

@@ -59,7 +59,7 @@ def test_the_radius_is_exactly_what_an_input_reaches(name, settings):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 1}), ("unet", {"width": 1})]
+    ("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 1}), ("unet", {"width": 1, "depth": 2})]
 )
 def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(name, settings):
     network = made(name, settings)

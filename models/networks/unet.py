@@ -22,7 +22,7 @@ class UNetSettings(NetworkSettings):
 
     width: int = Field(16, ge=1, le=512, description="Channels at full resolution; doubled at each level below.")
     depth: int = Field(
-        2,
+        1,
         ge=1,
         le=5,
         description="How often the resolution is halved. Each level doubles the context a pixel sees and the halo "
@@ -48,8 +48,9 @@ class UNet(Network):
     After Ronneberger et al. (2015), with batch normalisation and same-size convolutions. Whether a pixel is valid is an
     input of its own, for a masked pixel is not an average one. Upsampling is nearest-neighbour behind a 1 x 1
     convolution: each fine pixel hangs on exactly one coarse pixel, so the halo is exact, and it costs a quarter of a
-    transposed convolution. The default depth of 2 keeps the halo at 24 pixels, so blocks stay cheap and training labels
-    as little as a field apart are not lost to the buffer between folds.
+    transposed convolution. The default depth of 1 keeps the halo at 10 pixels: the
+    halo is also the buffer between folds, and with 24 pixels (a depth of 2) more than half of the labels of a small
+    reference set are lost to it. Where labels are many and far apart, a depth of 2 or 3 sees larger forms.
     """
 
     name = "unet"
@@ -93,7 +94,7 @@ class UNet(Network):
 
     @property
     def radius(self) -> int:
-        """Receptive radius: 23 pixels at the default depth."""
+        """Receptive radius: 9, 23 or 51 pixels for a depth of 1, 2 or 3."""
         return receptive_radius(lambda span: self._reads(span, 0), self.stride)
 
     def _reads(self, span: Span, level: int) -> Span:
