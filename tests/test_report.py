@@ -179,13 +179,21 @@ def test_the_figures_given_are_shown(tmp_path: Path, maps: dict[str, Path]) -> N
         "0.432",
         "0.876",
         "4,321",
-        "411 ± 37\u00a0ha",
+        "411\u00a0±\u00a037\u00a0ha",
         "1.37",
         "0.111",
         "0.022",
     ):
         assert figure in text, figure
-    for shown in ("300 labelled pixels", "10.0 points better", "The test fold.", "abc123", "4711", "one sample only"):
+    for shown in (
+        "300 labelled pixels",
+        "10.0 points better",
+        "The test fold.",
+        "abc123",
+        "4711",
+        "one sample only",
+        "drawn at random",
+    ):
         assert shown in text, shown
     assert "train 7, test 5" in text
     assert text.count('<svg role="img"') == 3

@@ -85,8 +85,9 @@ def _how_to_quote(areas: Sequence[AreaRow]) -> list[str]:
         return ["Areas: there are too few test samples to adjust them for error; counted areas are biased."]
     adjusted, interval, row = max(estimated, key=lambda e: e[0])
     return [
-        f"Quote areas as the error-adjusted estimate with its interval, such as {hectares(adjusted)} ± "
-        f"{hectares(interval)}\u00a0ha of {row.name}, not as the {hectares(row.counted_ha)} ha counted on the map."
+        "Areas: where the test labels were drawn at random from the map, quote the error-adjusted estimate with its "
+        f"interval, such as {hectares(adjusted)}\u00a0±\u00a0{hectares(interval)}\u00a0ha of {row.name} (the map counts "
+        f"{hectares(row.counted_ha)}\u00a0ha). Where the polygons were chosen by hand, neither figure is free of bias.",
     ]
 
 
