@@ -89,6 +89,13 @@ def wkt(geobox: GeoBox) -> str:
     return str(geobox.crs.to_wkt())
 
 
+def crs_name(geobox: GeoBox) -> str:
+    """Return what people call the CRS of a grid: its EPSG code, else its name."""
+    if geobox.crs is None:
+        raise ValueError("the grid has no CRS")
+    return f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs.proj.name)
+
+
 def round_up(value: int, step: int) -> int:
     """Return the smallest multiple of ``step`` that is at least ``value``."""
     return -(-value // step) * step

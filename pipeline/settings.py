@@ -105,7 +105,7 @@ class FoldSettings(Settings):
         None,
         ge=0,
         le=16,
-        description="Cross-validate with k folds; 0: one split. Default: 5 where a class has too few features for three "
+        description="Cross-validate with k folds; 0: one split. Default: 10 where a class has too few features for three "
         "folds, else 0.",
     )
     fractions: tuple[float, float, float] = Field(

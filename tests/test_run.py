@@ -194,6 +194,6 @@ def test_few_labels_are_cross_validated(folder: Path) -> None:
     write_job(folder / "job.yaml", folds={})
     assert cli("run", folder / "job.yaml", "-q") == 0
     accuracy = json.loads((folder / "out" / "report" / "accuracy.json").read_text())
-    assert len(accuracy["rounds"]) == 5
+    assert len(accuracy["rounds"]) == 10
     labelled = sum(c["support"] for c in accuracy["classes"])
     assert accuracy["n"] == labelled == sum(r["network"]["n"] for r in accuracy["rounds"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from models.inference import activation_bytes
 from models.network import flop_per_pixel
 from pipeline.engine import cores, memory_budget
-from pipeline.grid import Window, whole
+from pipeline.grid import Window, crs_name, whole
 from workflows.console import quantity
 from workflows.predict import block_grid
 
@@ -37,7 +37,7 @@ def check(context: Context) -> None:
         "  imagery",
         ("", ""),
         [
-            ("grid", f"{width} x {height} px, {box.crs}, {abs(box.resolution.x):g} x {abs(box.resolution.y):g}"),
+            ("grid", f"{width} x {height} px, {crs_name(box)}, {abs(box.resolution.x):g} x {abs(box.resolution.y):g}"),
             ("bands", ", ".join(cube.bands)),
             ("dates", ", ".join(d.isoformat() if d else "undated" for d in cube.dates)),
             ("files", len({s.path for s in cube.sources})),

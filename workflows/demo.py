@@ -15,7 +15,7 @@ from workflows.console import Console
 from workflows.context import Context
 from workflows.job import load_job
 from workflows.jobtext import commented
-from workflows.report import quicklook, terminal_picture
+from workflows.quicklook import quicklook, terminal_picture
 from workflows.run import run
 from workflows.scene import make_scene
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.network import flop_per_pixel, parameters
 from pipeline.errors import RequestError
+from pipeline.grid import crs_name
 from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
@@ -84,7 +85,7 @@ def _facts(context: Context, bundle: Bundle) -> dict[str, str]:
         "Imagery": shown,
         "Bands": ", ".join(cube.bands),
         "Dates": f"{dates[0]} to {dates[-1]} ({len(dates)})" if dates else "undated",
-        "Grid": f"{int(box.shape.x)} x {int(box.shape.y)} pixels of {abs(box.resolution.x):g} ({box.crs})",
+        "Grid": f"{int(box.shape.x)} x {int(box.shape.y)} pixels of {abs(box.resolution.x):g}, {crs_name(box)}",
         "Network": f"{network.name}, {parameters(network):,} parameters, {quantity(flop_per_pixel(network))}FLOP per pixel, "
         f"halo {network.halo} px",
         "Epochs": ", ".join(str(e) for e in bundle.training["epochs"]),

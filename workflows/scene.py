@@ -8,6 +8,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
@@ -78,7 +79,12 @@ def make_scene(folder: Path, *, side: int = 1024, seed: int = 0) -> Scene:
     optical = _write(folder / "optical_10m.tif", seen[:4], BANDS[:4], transform, hidden)
     infrared = _write_coarse(folder / "infrared_20m.tif", seen[4:], transform, hidden)
     labels = folder / "training.gpkg"
-    _digitise(truth, transform, rng).to_crs("EPSG:4326").to_file(labels, layer="training")
+    # A GeoPackage holds the time of its writing; a fixed one keeps the same scene the same file.
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2024-06-21T10:00:00.000Z"})
+    try:
+        _digitise(truth, transform, rng).to_crs("EPSG:4326").to_file(labels, layer="training")
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     return Scene([optical, infrared], labels, "class", _write_truth(folder / "truth.tif", truth, transform))
 
 

@@ -102,6 +102,8 @@ class _Trainer:
         folder = context.output.rounds / (ALL if round_ == ALL else f"round-{round_}")
         torch.set_num_threads(cores())
         torch.manual_seed(self.settings.seed)
+        # Without a validation fold nothing picks an early state of the network: the schedule runs to its end.
+        settings = self.settings.model_copy(update={"epochs": epochs}) if epochs else self.settings
         bands = Statistics.from_moments(self.store.moments(round_))
         network = context.network()
         classes = len(context.labels.legend.classes)
@@ -117,18 +119,17 @@ class _Trainer:
             seed=self.settings.seed,
         )
         task = ClassificationTask(
-            network, classes=classes, settings=self.settings, counts=self.store.counts(round_, TRAIN).tolist()
+            network, classes=classes, settings=settings, counts=self.store.counts(round_, TRAIN).tolist()
         )
-        total = epochs or self.settings.epochs
-        with context.console.progress(name, total, "epochs") as tell:
-            result = fit(task, data, folder, self.settings, stop_after=epochs, progress=lambda i, n, _: tell(i, n))
+        with context.console.progress(name, settings.epochs, "epochs") as tell:
+            result = fit(task, data, folder, settings, stop_after=epochs, progress=lambda i, n, _: tell(i, n))
         if result.resumed_from:
             context.console.note(f"{name}: resumed after epoch {result.resumed_from}")
         best = result.history[result.best_epoch] if result.history else {}
         shown = ", ".join(f"{k} {best[k]:.3f}" for k in ("val_loss", "val_macro_f1") if k in best)
         context.console.note(
             f"{name}: {len(result.history)} epochs in {duration(result.seconds)}, "
-            + (f"best {result.best_epoch + 1} ({shown})" if shown else f"stopped at {total}")
+            + (f"best {result.best_epoch + 1} ({shown})" if shown else "the last kept")
         )
         bundle = self._bundle(task.network, bands)
         bundle.save(folder / "bundle")

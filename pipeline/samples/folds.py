@@ -19,7 +19,8 @@ NONE, TRAIN, VAL, TEST = 0, 1, 2, 3
 """Roles of a labelled pixel in a round."""
 
 SPLIT = ("train", "val", "test")
-_K = 5
+# A fold for the test and one to stop by are taken from few labels: of ten folds eight still train.
+_K = 10
 # With fewer units of a class than this, three folds measure luck.
 _FEW = 5
 # So many features are no longer a handful: neighbours among them would be divided between folds.
