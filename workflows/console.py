@@ -17,6 +17,9 @@ from rich.text import Text
 _EVERY_SECONDS = 10.0
 
 
+_LOG_WIDTH = 160
+
+
 class _Rate(ProgressColumn):
     """Units per second, with a prefix that keeps the figure short."""
 
@@ -54,6 +57,9 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self._err = RichConsole(stderr=True, highlight=False, quiet=quiet)
+        if not self._err.is_terminal:
+            # A log has no edge at which tables would have to be cut.
+            self._err = RichConsole(stderr=True, highlight=False, quiet=quiet, width=_LOG_WIDTH)
         self._out = RichConsole(highlight=False, quiet=quiet)
 
     def stage(self, title: str) -> None:
@@ -73,7 +79,7 @@ class Console:
         """Print a table; columns after the first are set to the right."""
         table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", style="" if i else "bold", no_wrap=i > 0)
+            table.add_column(column, justify="left" if i == 0 else "right", style="" if i else "bold", overflow="fold")
         for row in rows:
             table.add_row(*(Text(_cell(v)) for v in row))
         self._err.print(table)

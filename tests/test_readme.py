@@ -1,0 +1,102 @@
+"""What the README says is true: its commands run, in its order, as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import write_labels, write_scene
+from test_run import cli
+
+from workflows.job import load_job
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """Return the commands in the README's shell blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_the_two_commands_are_targets_that_set_up_by_themselves() -> None:
+    assert [c for c in commands() if c[0] == "make"] == [["make", "demo"], ["make", "test"]]
+    for target, last in (("demo", "landweave demo demo"), ("test", "python -m pytest")):
+        done = subprocess.run(
+            ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert "-m venv" in done.stdout
+        assert "--requirement requirements.lock" in done.stdout
+        assert done.stdout.strip().endswith(last)
+
+
+def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_scene(Path("scene.tif"))
+    write_scene(Path("later.tif"), seed=1)
+    write_labels(Path("fields.gpkg"), every=2)
+    found = [c for c in commands() if c[0] == "landweave"]
+    assert {c[1] for c in found} == {"map", "init", "check", "run", "apply"}
+    for command in found:
+        # The README's own words; only shorter trainings, for this is a test of words and not of networks.
+        short = ["--set", "training.epochs=2"] if command[1] in ("map", "run") and "--set" not in command else []
+        extra = ["--overwrite"] if command[1] == "run" else []
+        assert cli(*command[1:], *short, *extra, *(["-q"] if command[1] != "x" else [])) == 0, command
+    for name in ("out/maps/classes.tif", "runs/job/report/index.html", "later/maps/classes.tif"):
+        assert Path(name).is_file()
+
+
+def test_the_job_file_in_the_readme_is_valid(tmp_path: Path) -> None:
+    block = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0]
+    (tmp_path / "job.yaml").write_text(block)
+    assert load_job(tmp_path / "job.yaml").model.name == "unet"
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_pinned_version_is_exact() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
+    assert "torch==2.13.0" in lines
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "workflows" / "examples").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_example_job_runs(example: Path, tmp_path: Path) -> None:
+    import numpy as np
+    import rasterio
+
+    scene = write_scene(tmp_path / "scene.tif")
+    write_labels(tmp_path / "fields.gpkg")
+    (tmp_path / "bands").mkdir()
+    with rasterio.open(scene) as source:
+        for i in (1, 2, 3):
+            profile = source.profile | {"count": 1}
+            with rasterio.open(tmp_path / "bands" / f"scene_B{i}.tif", "w", **profile) as band:
+                band.write(source.read(i), 1)
+        mask = np.zeros(source.shape, np.uint16)
+        mask[90:, 90:] = 9
+        with rasterio.open(tmp_path / "mask.tif", "w", **(source.profile | {"count": 1, "nodata": None})) as target:
+            target.write(mask, 1)
+    shutil.copy(example, tmp_path / "job.yaml")
+    assert yaml.safe_load(example.read_text())["model"]["name"]
+    assert cli("run", tmp_path / "job.yaml", "-q", "--set", "training.epochs=2", "--set", "output=out") == 0
+    assert (tmp_path / "out" / "maps" / "classes.tif").is_file()
+
+
+def test_the_demo_runs_on_a_small_scene(tmp_path: Path) -> None:
+    options = ["--side", 256, "-q", "--set", "training.epochs=2", "--set", "predict.layers=[classes]"]
+    assert cli("demo", tmp_path / "demo", *options) == 0
+    assert (tmp_path / "demo" / "out" / "report" / "classes.png").is_file()
+    # Given again it makes the same scene, finds everything up to date, and writes the same map.
+    before = (tmp_path / "demo" / "out" / "maps" / "classes.tif").stat().st_mtime_ns
+    assert cli("demo", tmp_path / "demo", *options) == 0
+    assert (tmp_path / "demo" / "out" / "maps" / "classes.tif").stat().st_mtime_ns == before
