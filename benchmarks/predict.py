@@ -37,7 +37,7 @@ def rate(work: Callable[[int], int], items: int, threads: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=6144)
+    parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--network", default="unet")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--depth", type=int, default=3)
