@@ -98,7 +98,6 @@ def set_aside(paths: Sequence[str], keep: Sequence[str] = ()) -> dict[int, str]:
     samples = [np.concatenate([s[i] for s in seen]) for i in range(count)]
     distinct = [len(np.unique(s)) for s in samples]
     enough, most = min(s.size for s in samples) >= _MANY, max(distinct)
-    use = "Name it in `bands` to use it as values, or leave out pixels by it with `mask: {{band: {}, exclude: [...]}}`"
     reasons: dict[int, str] = {}
     for i, (name, values, n) in enumerate(zip(names, samples, distinct, strict=True), start=1):
         whole_numbers = values.dtype.kind in "iu"
@@ -107,16 +106,26 @@ def set_aside(paths: Sequence[str], keep: Sequence[str] = ()) -> dict[int, str]:
         if interpretations[i - 1] == ColorInterp.alpha:
             reasons[i] = "it is the alpha band; pixels where it is zero count as no data"
         elif whole_numbers and _MASK_WORDS.search(name):
-            reasons[i] = f"its name says it is a mask. {use.format(i)}"
+            reasons[i] = f"its name says it is a mask. {_use(i, values)}"
         elif enough and n == 1 and most > 1:
-            reasons[i] = f"it holds nothing but {values[0]:g}. {use.format(i)}"
+            reasons[i] = f"it holds nothing but {values[0]:g}. {_use(i, values)}"
         elif enough and whole_numbers and n <= _FEW and most >= _MANY:
             shown = ", ".join(str(v) for v in np.unique(values))
-            reasons[i] = f"it holds only the values {shown}, as a mask or a classification does. {use.format(i)}"
+            reasons[i] = f"it holds only the values {shown}, as a mask or a classification does. {_use(i, values)}"
     if len(reasons) == count:
         # Something has to be mapped: all but the alpha band, which is in the validity already.
         return {i: r for i, r in reasons.items() if interpretations[i - 1] == ColorInterp.alpha}
     return reasons
+
+
+def _use(band: int, values: Array) -> str:
+    """Return what to do with a band that looks like a mask; what is seen most is taken for a clear view."""
+    found, counts = np.unique(values, return_counts=True)
+    rest = [f"{v:g}" for v in np.delete(found, counts.argmax())] if 1 < found.size <= _FEW else ["..."]
+    return (
+        "Name it in `bands` to use it as values, or leave out pixels by it, for example with "
+        f"`mask: {{band: {band}, exclude: [{', '.join(rest)}]}}`"
+    )
 
 
 def _samples(path: str) -> list[Array]:

@@ -81,4 +81,11 @@ def pieces(sources: Sequence[Source], bands: Sequence[str], dates: Sequence[date
 
 
 def _together(a: Source, b: Source) -> bool:
-    return (a.path, a.nodata, a.resampling, a.mask, a.crs) == (b.path, b.nodata, b.resampling, b.mask, b.crs)
+    # Nodata is compared by what it prints: NaN is not equal to itself.
+    return (a.path, repr(a.nodata), a.resampling, a.mask, a.crs) == (
+        b.path,
+        repr(b.nodata),
+        b.resampling,
+        b.mask,
+        b.crs,
+    )

@@ -225,7 +225,7 @@ def _view(path: str, geobox: GeoBox, resampling: str, nodata: float | None, crs:
         return view
     warped: _View = handle(
         path,
-        ("warped", geobox, resampling, nodata, crs),
+        ("warped", geobox, resampling, repr(nodata), crs),
         lambda dataset: _warped(dataset, path, geobox, resampling, nodata, crs),
     )
     return warped
@@ -237,25 +237,36 @@ def _warped(dataset: Any, path: str, geobox: GeoBox, resampling: str, nodata: fl
     Its pixels do not depend on the window they are read through: GDAL warps block by block, on a lattice that starts at
     the grid's first pixel.
     """
-    options: dict[str, Any] = {
-        "crs": CRS.from_wkt(wkt(geobox)),
-        "transform": geobox.affine,
-        "width": int(geobox.shape.x),
-        "height": int(geobox.shape.y),
-        "resampling": Resampling[resampling],
-    }
+    target = CRS.from_wkt(wkt(geobox))
     own = Validity.declared(dataset)
+    options: dict[str, Any] = {"crs": target}
     if dataset.crs is None and not dataset.gcps[1]:
         options["src_crs"] = stated_crs(dataset, crs)
     if nodata is not None and (value := adjusted(nodata, dataset.dtypes[0])) is not None:
         options |= {"src_nodata": value, "nodata": value}
     # Beyond the file's edge there are no values. Without a number that says so, a band of its own does.
-    added = own.alpha is None and ("nodata" not in options or own.masked)
+    if own.alpha is None and ("nodata" not in options or own.masked):
+        options["add_alpha"] = True
     try:
-        view = WarpedVRT(dataset, **options, add_alpha=added)
+        if dataset.transform.is_identity and (dataset.gcps[0] or dataset.rpcs is not None):
+            # A warp to a given transform leaves control points and polynomials out of account (rasterio 1.4): the file is
+            # straightened first, value by value, and then resampled as declared.
+            dataset = WarpedVRT(dataset, **options, resampling=Resampling.nearest)
+            own = Validity.declared(dataset)
+            options = {k: v for k, v in options.items() if k in ("crs", "src_nodata", "nodata")}
+        width, height = int(geobox.shape.x), int(geobox.shape.y)
+        view = WarpedVRT(
+            dataset,
+            **options,
+            transform=geobox.affine,
+            width=width,
+            height=height,
+            resampling=Resampling[resampling],
+        )
     except GDAL_ERRORS as error:
         raise ImageryError(f"{path} cannot be put on the grid ({crs_name(geobox)}): {brief(error)}") from error
-    return _View(view, 0, 0, Validity(alpha=view.count if added else own.alpha, masked=False), plain=False)
+    alpha = view.count if options.get("add_alpha") else own.alpha
+    return _View(view, 0, 0, Validity(alpha=alpha, masked=False), plain=False)
 
 
 def stated_crs(dataset: Any, crs: str | None) -> CRS | None:
