@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from pipeline.errors import ImageryError, nearest
+from pipeline.errors import ImageryError, ReadError, nearest
 from pipeline.grid import Window
-from pipeline.imagery.handles import open_raster
+from pipeline.imagery.handles import GDAL_ERRORS, brief, open_raster
+from pipeline.imagery.validity import adjusted
 
 Array = np.ndarray[Any, Any]
 
 _MASK_WORDS = re.compile(
     r"(^|[^a-z])(f?mask|scl|qa|bqa|qa_?pixel|quality|cloud|clouds|clm|alpha|valid)([^a-z]|$)", re.IGNORECASE
 )
-# Seen in so many windows of this side, so that a file's size does not matter.
-_WINDOWS, _SIDE = 9, 64
+# So many files are looked at, each in windows of this side, that many along each axis: a file's size does not matter.
+_FILES, _SIDE, _STEPS = 6, 64, 3
 # A band with so few values is a classification if the others have many more.
 _FEW, _MANY = 8, 64
 
@@ -59,7 +60,7 @@ def chosen(dataset: Any, bands: dict[str, int] | list[str], path: str) -> tuple[
         strangers = [b for b in bands if b not in own]
         if len(bands) != dataset.count and any(d for d in dataset.descriptions):
             raise ImageryError(
-                f"{path} has no band '{strangers[0]}'{nearest(strangers[0], own)} It has: {', '.join(own)}. A list in file "
+                f"{path} has no band '{strangers[0]}'{nearest(strangers[0], own)}; it has: {', '.join(own)}. A list in file "
                 "order must name every band; {name: number} picks some"
             )
         return list(range(1, len(bands) + 1)), list(bands)
@@ -69,51 +70,88 @@ def chosen(dataset: Any, bands: dict[str, int] | list[str], path: str) -> tuple[
     return list(bands.values()), list(bands)
 
 
-def set_aside(dataset: Any, path: str) -> tuple[dict[int, str], bool]:
-    """Return the bands of a file that carry no measurements, with the reason, and whether enough was seen to tell.
+def set_aside(paths: Sequence[str], keep: Sequence[str] = ()) -> dict[int, str]:
+    """Return the bands, from 1, of files that are alike which carry no measurements, with the reason.
 
     A band is set aside if it is an alpha band, is named like a mask, holds a single value wherever it was looked at, or
-    holds a few whole numbers while the others hold many: such a band is a classification, and its numbers are names.
+    holds a few whole numbers while the others hold many: such a band is a classification, and its numbers are names. All
+    files are judged together, so that a date on which a band happens to be constant does not lose it.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files with the same bands. A few of them are looked at.
+    keep : sequence of str
+        Names of bands that are known to be measurements.
+
+    Raises
+    ------
+    ReadError
+        If a file cannot be read; names it.
     """
+    with open_raster(paths[0]) as first:
+        names, count, interpretations = described(first), first.count, first.colorinterp
+    if count == 1:
+        return {}
+    step = max(1, len(paths) // _FILES)
+    seen = [_samples(p) for p in paths[::step][:_FILES]]
+    samples = [np.concatenate([s[i] for s in seen]) for i in range(count)]
+    distinct = [len(np.unique(s)) for s in samples]
+    enough, most = min(s.size for s in samples) >= _MANY, max(distinct)
     reasons: dict[int, str] = {}
-    names = described(dataset)
-    samples = _samples(path)
-    distinct = [len(np.unique(s)) if s.size else 0 for s in samples]
-    enough = all(s.size >= _MANY for s in samples)
-    most = max(distinct)
-    for i in range(1, dataset.count + 1):
-        values, n = samples[i - 1], distinct[i - 1]
-        if dataset.colorinterp[i - 1] == ColorInterp.alpha:
-            reasons[i] = "it is the alpha band"
-        elif _MASK_WORDS.search(names[i - 1]) and values.dtype.kind in "iu":
-            reasons[i] = "its name says it is a mask"
+    for i, (name, values, n) in enumerate(zip(names, samples, distinct, strict=True), start=1):
+        whole_numbers = values.dtype.kind in "iu"
+        if name in keep:
+            continue
+        if interpretations[i - 1] == ColorInterp.alpha:
+            reasons[i] = "it is the alpha band; pixels where it is zero count as no data"
+        elif whole_numbers and _MASK_WORDS.search(name):
+            reasons[i] = f"its name says it is a mask. {_use(i, values)}"
         elif enough and n == 1 and most > 1:
-            reasons[i] = f"it holds nothing but {values[0]:g}"
-        elif enough and values.dtype.kind in "iu" and n <= _FEW and most >= _MANY:
+            reasons[i] = f"it holds nothing but {values[0]:g}. {_use(i, values)}"
+        elif enough and whole_numbers and n <= _FEW and most >= _MANY:
             shown = ", ".join(str(v) for v in np.unique(values))
-            reasons[i] = f"it holds only the values {shown}, as a mask or a classification does"
-    return ({} if len(reasons) == dataset.count else reasons), enough
+            reasons[i] = f"it holds only the values {shown}, as a mask or a classification does. {_use(i, values)}"
+    if len(reasons) == count:
+        # Something has to be mapped: all but the alpha band, which is in the validity already.
+        return {i: r for i, r in reasons.items() if interpretations[i - 1] == ColorInterp.alpha}
+    return reasons
+
+
+def _use(band: int, values: Array) -> str:
+    """Return what to do with a band that looks like a mask; what is seen most is taken for a clear view."""
+    found, counts = np.unique(values, return_counts=True)
+    rest = [f"{v:g}" for v in np.delete(found, counts.argmax())] if 1 < found.size <= _FEW else ["..."]
+    return (
+        "Name it in `bands` to use it as values, or leave out pixels by it, for example with "
+        f"`mask: {{band: {band}, exclude: [{', '.join(rest)}]}}`"
+    )
 
 
 def _samples(path: str) -> list[Array]:
     """Return valid stored values per band, from a few small windows spread over the file."""
     with open_raster(path) as dataset:
         side_y, side_x = min(_SIDE, dataset.height), min(_SIDE, dataset.width)
-        steps = round(_WINDOWS**0.5)
-        corners = {
-            (round((dataset.height - side_y) * i / (steps - 1)), round((dataset.width - side_x) * j / (steps - 1)))
-            for i in range(steps)
-            for j in range(steps)
-        }
-        pieces = []
-        for y, x in sorted(corners):
-            window = Window(y=y, x=x, height=side_y, width=side_x).to_rasterio()
-            pieces.append(dataset.read(window=window).reshape(dataset.count, -1))
-    values = np.concatenate(pieces, 1)
+        steps = np.linspace(0, 1, _STEPS)
+        rows = {round((dataset.height - side_y) * float(s)) for s in steps}
+        columns = {round((dataset.width - side_x) * float(s)) for s in steps}
+        nodata, pieces = dataset.nodatavals, []
+        for y, x in sorted((y, x) for y in rows for x in columns):
+            window = Window(y=y, x=x, height=side_y, width=side_x)
+            try:
+                bands = [dataset.read(i, window=window.to_rasterio()) for i in dataset.indexes]
+            except GDAL_ERRORS as error:
+                raise ReadError(
+                    f"{path}: reading {window} failed ({brief(error)}); the file is damaged or truncated: fetch it again, "
+                    "or leave it out"
+                ) from error
+            pieces.append(bands)
     kept = []
-    for band, nodata in zip(values, dataset.nodatavals, strict=True):
-        good = np.isfinite(band) if band.dtype.kind == "f" else np.ones(band.shape, bool)
-        kept.append(band[good & (band != nodata)] if nodata is not None else band[good])
+    for band, value in zip(zip(*pieces, strict=True), nodata, strict=True):
+        values = np.concatenate([p.ravel() for p in band])
+        good = np.isfinite(values) if values.dtype.kind in "fc" else np.ones(values.shape, bool)
+        missing = None if value is None else adjusted(value, str(values.dtype))
+        kept.append(values[good] if missing is None else values[good & (values != values.dtype.type(missing))])
     return kept
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from rasterio.features import geometry_mask
 
 from pipeline.errors import ImageryError, nearest
-from pipeline.grid import Window, whole, window_geobox, wkt
+from pipeline.grid import Window, whole, wkt
+from pipeline.imagery.area import inside_area
+from pipeline.imagery.plan import Piece, pieces
 from pipeline.imagery.sources import Source
 
 if TYPE_CHECKING:
@@ -75,22 +76,8 @@ class Cube:
         return np.array([(d - first).days if d and first else 0 for d in self.dates], dtype=np.float32)
 
     @cached_property
-    def _plan(self) -> tuple[tuple[Source, int, tuple[tuple[int, int], ...]], ...]:
-        """Sources that are needed, with their date's place and, per band, (place in source, place in cube)."""
-        plan = []
-        for source in self.sources:
-            pairs = tuple((i, self.bands.index(b)) for i, b in enumerate(source.bands) if b in self.bands)
-            if pairs and source.date in self.dates:
-                needed = replace(
-                    source,
-                    indexes=tuple(source.indexes[i] for i, _ in pairs),
-                    bands=tuple(source.bands[i] for i, _ in pairs),
-                    scales=tuple(source.scales[i] for i, _ in pairs),
-                    offsets=tuple(source.offsets[i] for i, _ in pairs),
-                )
-                places = tuple((i, c) for i, (_, c) in enumerate(pairs))
-                plan.append((needed, self.dates.index(source.date), places))
-        return tuple(plan)
+    def _plan(self) -> tuple[Piece, ...]:
+        return pieces(self.sources, self.bands, self.dates)
 
     def read(self, window: Window) -> Tile:
         """Read a window, which may lie partly or wholly outside the raster: the plane goes on, invalid.
@@ -101,29 +88,37 @@ class Cube:
             If a file cannot be read there; names file and window.
         """
         times, bands = len(self.dates), len(self.bands)
-        values = np.zeros((times, bands, *window.shape), np.float32)
-        valid = np.zeros((times, bands, *window.shape), bool)
+        all_values = np.zeros((times, bands, *window.shape), np.float32)
+        all_valid = np.zeros((times, *window.shape), bool)
         inside = window.intersect(whole(self.geobox))
         if inside is None:
-            return Tile(values, np.asarray(valid.all(1)))
-        at = (slice(None), *inside.within(window))
-        for source, t, places in self._plan:
-            found, good = source.read(self.geobox, inside)
-            for i, c in places:
-                target, have = values[t, c][at[1:]], valid[t, c][at[1:]]
-                new = good[i] & ~have if have.any() else good[i]
-                np.copyto(target, found[i], where=new)
-                have |= new
+            return Tile(all_values, all_valid)
+        at = inside.within(window)
+        values, valid = all_values[:, :, *at], all_valid[:, *at]
+        # A date is valid where all its bands are; those that no source holds never are.
+        held = {place for piece in self._plan for place in piece.places}
+        for t in range(times):
+            valid[t] = all((t, c) in held for c in range(bands))
+        shared: dict[tuple[int, int], Array] = {}
+        for piece in self._plan:
+            target = piece.target(values)
+            found = target if target is not None else np.zeros((len(piece.places), *inside.shape), np.float32)
+            good = piece.source.fill(self.geobox, inside, found)
+            for i, (t, c) in enumerate(piece.places):
+                if target is not None:
+                    valid[t] &= good[i]
+                    continue
+                have = shared.setdefault((t, c), np.zeros(inside.shape, bool))
+                np.copyto(values[t, c], found[i], where=good[i] & ~have)
+                have |= good[i]
+        for (t, _), have in shared.items():
+            valid[t] &= have
         if self.area is not None:
-            valid[:, :, *at[1:]] &= ~self._outside(inside)
-        all_bands = np.asarray(valid.all(1))
-        values *= all_bands[:, None]
-        return Tile(values, all_bands)
-
-    def _outside(self, window: Window) -> Array:
-        return np.asarray(
-            geometry_mask([self.area], window.shape, window_geobox(self.geobox, window).affine, all_touched=False)
-        )
+            valid &= inside_area(self.area, self.geobox, inside)
+        for t in range(times):
+            if not valid[t].all():
+                np.copyto(values[t], 0, where=~valid[t])
+        return Tile(all_values, all_valid)
 
     def select(self, bands: Sequence[str]) -> Cube:
         """Return the cube with these bands, in this order.
@@ -136,8 +131,8 @@ class Cube:
         missing = [b for b in bands if b not in self.bands]
         if missing:
             raise ImageryError(
-                f"the imagery has no band '{missing[0]}'{nearest(missing[0], self.bands)} "
-                f"Wanted: {', '.join(bands)}. There are: {', '.join(self.bands)}"
+                f"the imagery has no band '{missing[0]}'{nearest(missing[0], self.bands)}; "
+                f"wanted: {', '.join(bands)}; there are: {', '.join(self.bands)}"
             )
         return replace(self, bands=tuple(bands))
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pipeline.errors import ImageryError
 
+# No image from the air or from space is older.
+_FIRST_YEAR = 1900
+
 _PARTS = {
     "%Y": r"\d{4}",
     "%y": r"\d{2}",
@@ -45,12 +48,14 @@ def date_in(name: str, pattern: str) -> tuple[datetime.date, str]:
     expression = re.escape(pattern)
     for directive, digits in _PARTS.items():
         expression = expression.replace(re.escape(directive), digits)
-    for match in re.finditer(f"(?={'(' + expression + ')'})", name):
+    for match in re.finditer(f"(?=({expression}))", name):
         try:
             found = datetime.datetime.strptime(match[1], pattern).date()
         except ValueError:
             continue
-        return found, name[: match.start(1)] + name[match.end(1) :]
+        # Digits of a path, row or tile stand side by side with those of a date: LE7 022 049 1999 322 also reads 7022-02-18.
+        if _FIRST_YEAR <= found.year <= datetime.datetime.now(datetime.UTC).year + 1:
+            return found, name[: match.start(1)] + name[match.end(1) :]
     raise ImageryError(
         f"{name}: no date like {pattern!r} in the file's name; %Y is a year of four digits, %m a month, %d a day of the "
         "month, %j a day of the year"

@@ -10,13 +10,19 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio._path import _parse_path
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from pipeline.engine import memory_budget
 from pipeline.errors import ImageryError, nearest
+
+# What rasterio raises when GDAL fails: most calls wrap GDAL's own errors, a few let them through.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 
 # Formats that hold pixels and nothing else. A VRT names other files, so it must say so in its name; databases, services
 # and scripts are not imagery.
@@ -29,6 +35,8 @@ DRIVERS = (
 # Handles that a thread keeps open; a series of a thousand files must not exhaust the process's own.
 _KEPT = 48
 _CACHE_SHARE = 0.05
+# A thread decodes one piece at a time, and other threads do so beside it.
+_PIECE_SHARE = 0.1
 _CACHE_LEAST, _CACHE_MOST = 64 << 20, 1 << 30
 
 
@@ -64,6 +72,32 @@ def handle(path: str, key: Hashable, make: Callable[[Any], Any]) -> Any:
     return _handles.get((os.getpid(), path, stamp, key), lambda: make(open_raster(path)))
 
 
+def check_pieces(dataset: Any, path: str) -> None:
+    """Refuse a file whose pieces, tiles or strips, are too large to be decoded: what its header says is not allocated.
+
+    Raises
+    ------
+    ImageryError
+        If one piece would take more than a share of the memory budget.
+    """
+    height, width = max(dataset.block_shapes, key=lambda shape: int(shape[0] * shape[1]))
+    size = int(height) * int(width) * max(np.dtype(t).itemsize for t in dataset.dtypes)
+    budget = int(_PIECE_SHARE * memory_budget())
+    if size > budget:
+        raise ImageryError(
+            f"{path} is stored in pieces of {height} x {width} pixels, {size / 2**30:,.1f} GiB each; to read any pixel a whole "
+            f"one has to be decoded, and at most {budget / 2**30:,.1f} GiB may be taken for that. Store it in tiles: "
+            "gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
+        )
+
+
+def brief(error: BaseException) -> str:
+    """Return what GDAL says, on one line: the reason rather than "see previous exception", and no CRS spelt out."""
+    text = " ".join(str(error.__cause__ or error).split())
+    text = text.split(" from '{", 1)[0]
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
 def open_raster(path: str) -> Any:
     """Open a raster for reading.
 
@@ -82,13 +116,13 @@ def open_raster(path: str) -> Any:
     set_cache()
     try:
         return _open(path, drivers)
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         hint = ""
         if file.suffix.lower() != ".vrt" and file.is_file():
             with file.open("rb") as stream:
                 if b"<VRTDataset" in stream.read(512):
                     hint = "; it is a VRT, which names other files, under another name: call it .vrt if you trust it"
-        raise ImageryError(f"{path} cannot be opened as a raster{hint or f': {error}'}") from error
+        raise ImageryError(f"{path} cannot be opened as a raster{hint or f': {brief(error)}'}") from error
 
 
 @ensure_env_with_credentials  # type: ignore[untyped-decorator]
@@ -102,7 +136,7 @@ _cache_set = False
 
 
 def set_cache() -> None:
-    """Give GDAL a block cache sized from the machine, in bytes, once per process.
+    """Give GDAL a block cache sized from the machine or its container, in bytes, once per process.
 
     rasterio passes GDAL_CACHEMAX on as bytes, where GDAL's own reading of small numbers is megabytes.
     """
@@ -111,8 +145,6 @@ def set_cache() -> None:
         if _cache_set:
             return
         if "GDAL_CACHEMAX" not in os.environ:
-            import psutil
-
-            size = int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * psutil.virtual_memory().total)))
+            size = int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * memory_budget())))
             rasterio.env.set_gdal_config("GDAL_CACHEMAX", size)
         _cache_set = True
