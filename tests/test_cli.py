@@ -7,6 +7,7 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 import rasterio
+import rasterio.shutil
 from conftest import CRS, write_job, write_labels, write_scene
 from test_run import cli
 
@@ -129,8 +130,11 @@ def test_a_damaged_bundle_is_refused(folder: Path, capfd: pytest.CaptureFixture[
 
 
 def test_a_truncated_raster_is_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    # A cloud-optimised file has its directory first: cut short it opens, reads well at its start, and fails at its end.
+    write_scene(folder / "large.tif", side=600)
+    rasterio.shutil.copy(folder / "large.tif", folder / "scene.tif", driver="COG", BLOCKSIZE=128, COMPRESS="DEFLATE")
     path = folder / "scene.tif"
-    path.write_bytes(path.read_bytes()[:-20_000])
+    path.write_bytes(path.read_bytes()[:-200_000])
     message = said(capfd, "check", folder / "job.yaml", status=1)
     assert "scene.tif" in message
 

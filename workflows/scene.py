@@ -15,6 +15,8 @@ from rasterio.enums import ColorInterp
 from scipy.ndimage import distance_transform_edt, gaussian_filter, uniform_filter, zoom
 from shapely.geometry import Polygon
 
+from pipeline.files import whole_file
+
 Array = np.ndarray[Any, Any]
 
 CLASSES = ("water", "forest", "grassland", "cropland", "bare soil", "town")
@@ -82,7 +84,8 @@ def make_scene(folder: Path, *, side: int = 1024, seed: int = 0) -> Scene:
     # A GeoPackage holds the time of its writing; a fixed one keeps the same scene the same file.
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2024-06-21T10:00:00.000Z"})
     try:
-        _digitise(truth, transform, rng).to_crs("EPSG:4326").to_file(labels, layer="training")
+        with whole_file(labels) as temporary:
+            _digitise(truth, transform, rng).to_crs("EPSG:4326").to_file(temporary, layer="training", driver="GPKG")
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     return Scene([optical, infrared], labels, "class", _write_truth(folder / "truth.tif", truth, transform))

@@ -34,10 +34,10 @@ DRIVERS = (
 
 # Handles that a thread keeps open; a series of a thousand files must not exhaust the process's own.
 _KEPT = 48
-_CACHE_SHARE = 0.05
+_CACHE_SHARE = 0.01
 # A thread decodes one piece at a time, and other threads do so beside it.
 _PIECE_SHARE = 0.1
-_CACHE_LEAST, _CACHE_MOST = 64 << 20, 1 << 30
+_CACHE_LEAST, _CACHE_MOST = 32 << 20, 128 << 20
 
 
 class _Handles(threading.local):
