@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -80,3 +82,12 @@ def gradient_support(network, y, x, side, draws=8):  # type: ignore[no-untyped-d
         (found,) = torch.autograd.grad(scores[0, :, y, x].sum(), cube)
         support |= (found != 0).any(2).any(1)[0]
     return support
+
+
+def nearest_distance(a: Any, b: Any) -> int:
+    """Return the smallest Chebyshev distance between two sets of pixels (rows, columns), pair by pair."""
+    return min(
+        max(abs(int(y) - int(v)), abs(int(x) - int(u)))
+        for y, x in zip(a.rows, a.columns, strict=True)
+        for v, u in zip(b.rows, b.columns, strict=True)
+    )
