@@ -17,7 +17,8 @@ from rasterio.warp import transform_bounds
 from pipeline.errors import ImageryError
 from pipeline.grid import crs_name, wkt
 from pipeline.imagery.handles import GDAL_ERRORS, brief, open_raster
-from pipeline.imagery.sources import Source, stated_crs
+from pipeline.imagery.sources import Source
+from pipeline.imagery.views import placing, scattered, stated_crs
 from pipeline.settings import GridSettings
 
 # A grid is described by integers that GDAL keeps in 32 bits.
@@ -108,9 +109,9 @@ def _has_grid(path: str) -> bool:
 def _warped_bounds(first: Source, crs: CRS) -> tuple[float, ...]:
     """Return the extent of a raster that has no grid of its own: rotated, or placed by points or polynomials."""
     with open_raster(first.path) as dataset:
-        own = placed_crs(dataset, first.path, first.crs)
+        placed_crs(dataset, first.path, first.crs)
         try:
-            with WarpedVRT(dataset, src_crs=own, crs=crs.to_wkt()) as view:
+            with WarpedVRT(dataset, **placing(dataset, first.crs), crs=crs.to_wkt()) as view:
                 return tuple(view.bounds)
         except GDAL_ERRORS as error:
             raise ImageryError(f"{first.path} cannot be placed in {crs}: {brief(error)}") from error
@@ -127,7 +128,7 @@ def placed_crs(dataset: Any, path: str, crs: str | None) -> Any:
     own = stated_crs(dataset, crs)
     if own is None:
         raise ImageryError(f"{path} states no CRS; give it with `crs`, such as crs: EPSG:32633")
-    if dataset.transform.is_identity and not dataset.gcps[0] and dataset.rpcs is None:
+    if dataset.transform.is_identity and not scattered(dataset):
         raise ImageryError(
             f"{path} has no position: its transform is the identity, and it has no ground control points; write one, for "
             "example with gdal_edit.py -a_ullr"
@@ -146,7 +147,7 @@ def raster_grid(path: str, crs: str | None, notes: list[str]) -> GeoBox:
     give = "give the output `grid` (crs and resolution), and it is resampled"
     with open_raster(path) as dataset:
         transform, shape = dataset.transform, dataset.shape
-        if transform.is_identity and (dataset.gcps[0] or dataset.rpcs is not None):
+        if scattered(dataset):
             kind = "ground control points" if dataset.gcps[0] else "rational polynomials (RPC)"
             raise ImageryError(f"{path} is placed by {kind}, and has no grid of its own; {give}")
         own = placed_crs(dataset, path, crs).to_wkt()

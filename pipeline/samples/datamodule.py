@@ -43,7 +43,7 @@ class ChipDataModule(L.LightningDataModule):
     sampling : str
         ``natural``, or ``balanced``: chips with rare classes are drawn more often.
     seed : int
-        Seed of order and augmentation.
+        Seed of the order. Augmentation draws from torch's own generator, to which training gives a seed each epoch.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ChipDataModule(L.LightningDataModule):
         if self.sampling == "balanced":
             weights = _balanced(self.store.chip_counts(self.round_, TRAIN)[chips])
         order = _Order(len(chips), self.batch_size, self.seed, weights)
-        data = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.seed)
+        data = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment)
         return DataLoader(data, sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -81,7 +81,7 @@ class ChipDataModule(L.LightningDataModule):
         chips = self.store.indices(self.round_, VAL)
         size = self.batch_size * _VALIDATION
         order = [list(range(i, min(i + size, len(chips)))) for i in range(0, len(chips), size)]
-        data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.seed)
+        data = _Chips(self.store, self.round_, VAL, chips, self.statistics, ())
         return DataLoader(data, sampler=order, batch_size=None)
 
 
@@ -117,12 +117,10 @@ class _Chips(Dataset[dict[str, Tensor]]):
         chips: Array,
         statistics: Statistics,
         augment: tuple[str, ...],
-        seed: int,
     ) -> None:
         self.store, self.round_, self.role, self.chips = store, round_, role, chips
         self.statistics = statistics
         self.augment = augment if store.size > 1 else ()
-        self.seed = seed
         self.time = torch.tensor(store.attrs["time"], dtype=torch.float32)
         # Samples of one pixel share chunks: read once, for reading each by itself would read every chunk thousands of times.
         self.held: tuple[Array, Array] | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import LabelError
+from pipeline.errors import LabelError, nearest
 from pipeline.grid import Window
 from pipeline.samples.labels import IGNORE, Labels, LabelTile, VectorLabels
+from pipeline.samples.legend import natural, text_of
 from pipeline.samples.stratify import assign
+from pipeline.samples.units import FEW, blocks_of_land, feature_weights
 from pipeline.settings import FoldSettings
 
 Array = np.ndarray[Any, Any]
@@ -21,12 +23,11 @@ NONE, TRAIN, VAL, TEST = 0, 1, 2, 3
 SPLIT = ("train", "val", "test")
 # A fold for the test and one to stop by are taken from few labels: of ten folds eight still train.
 _K = 10
-# With fewer units of a class than this, three folds measure luck.
-_FEW = 5
 # So many features are no longer a handful: neighbours among them would be divided between folds.
 _MANY_FEATURES, _MANY_POINTS = 500, 60
-# Blocks of land across the extent, in each direction, when their size is not given.
-_BLOCKS_ACROSS = 8
+# Most folds; a field with more values says something else.
+_MOST = 16
+_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +120,30 @@ def make_folds(labels: Labels, settings: FoldSettings, halo: int) -> Folds:
     buffer = halo if settings.buffer is None else settings.buffer
     if method == "field":
         return _by_field(labels, settings, buffer, notes)
-    side = 1
     if method == "features":
         assert isinstance(labels, VectorLabels)
-        weights = _feature_weights(labels)
-        cells = None
-    else:
-        side = _side(labels, settings, halo, notes)
-        cells, weights = _block_weights(labels, side)
+        weights = feature_weights(labels)
+        k = _k(labels, weights, settings, method, notes)
+        fold = _assigned(weights, k, settings)
+        return _made(labels, weights, fold, k, method, buffer, notes, of_feature=fold)
+    side, cells, weights = blocks_of_land(labels, settings, halo, notes)
     k = _k(labels, weights, settings, method, notes)
-    shares = np.full(k, 1 / k) if k else np.array(settings.fractions) / sum(settings.fractions)
-    fold = assign(weights, shares, settings.seed)
-    names = tuple(f"fold {i + 1}" for i in range(k)) if k else SPLIT
-    rounds = _rounds(weights, fold, k, labels)
-    if method == "features":
-        return Folds(method, names, rounds, buffer, notes, of_feature=fold)
-    assert cells is not None
+    fold = _assigned(weights, k, settings)
     grid = np.full((-(-int(labels.geobox.shape.y) // side), -(-int(labels.geobox.shape.x) // side)), -1, np.int8)
     grid[cells[:, 0], cells[:, 1]] = fold
-    return Folds(method, names, rounds, buffer, notes, of_block=grid, side=side)
+    return _made(labels, weights, fold, k, method, buffer, notes, of_block=grid, side=side)
+
+
+def _assigned(weights: Array, k: int, settings: FoldSettings) -> Array:
+    shares = np.full(k, 1 / k) if k else np.array(settings.fractions) / sum(settings.fractions)
+    return assign(weights, shares, settings.seed)
+
+
+def _made(
+    labels: Labels, weights: Array, fold: Array, k: int, method: str, buffer: int, notes: list[str], **places: Any
+) -> Folds:
+    names = tuple(f"fold {i + 1}" for i in range(k)) if k else SPLIT
+    return Folds(method, names, _rounds(weights, fold, k, labels), buffer, notes, **places)
 
 
 def _method(labels: Labels, settings: FoldSettings, notes: list[str]) -> str:
@@ -152,6 +158,10 @@ def _method(labels: Labels, settings: FoldSettings, notes: list[str]) -> str:
     if settings.field or "fold" in labels.frame.columns:
         notes.append(f"folds: by the field '{settings.field or 'fold'}' of the labels")
         return "field"
+    alone = _alone(labels)
+    if alone is not None:
+        notes.append(f"folds: blocks of land, for class {alone!r} is one feature, which only blocks can divide")
+        return "blocks"
     n = len(labels.frame)
     points = bool((labels.frame.geometry.geom_type == "Point").mean() > 0.5)
     if n > (_MANY_POINTS if points else _MANY_FEATURES):
@@ -161,97 +171,81 @@ def _method(labels: Labels, settings: FoldSettings, notes: list[str]) -> str:
     return "features"
 
 
-def _feature_weights(labels: VectorLabels) -> Array:
-    """Return the size of each feature in pixels under its class, (n, K)."""
-    pixel = abs(float(labels.geobox.resolution.x * labels.geobox.resolution.y))
-    size = np.maximum(labels.frame.geometry.area.to_numpy() / pixel, 1.0)
-    weights = np.zeros((len(size), len(labels.legend.classes)))
-    weights[np.arange(len(size)), labels.feature_class] = size
-    return weights
-
-
-def _block_weights(labels: Labels, side: int) -> tuple[Array, Array]:
-    """Return the blocks of land with labels, (n, 2) row and column, and their labelled pixels per class, (n, K)."""
-    cells, weights = [], []
-    for window in labels.windows(side):
-        codes = labels.read(window).codes
-        count = np.bincount(codes[codes != IGNORE].astype(np.int64), minlength=len(labels.legend.classes))
-        if count.any():
-            cells.append((window.y // side, window.x // side))
-            weights.append(count)
-    return np.array(cells, dtype=np.int64).reshape(-1, 2), np.array(weights, dtype=np.float64)
-
-
-def _side(labels: Labels, settings: FoldSettings, halo: int, notes: list[str]) -> int:
-    resolution = abs(float(labels.geobox.resolution.x))
-    if settings.size is not None:
-        side = round(settings.size / resolution)
-        if side < 1:
-            raise LabelError(f"folds.size: {settings.size:g} is less than a pixel ({resolution:g})")
-        return side
-    extent = min(int(labels.geobox.shape.y), int(labels.geobox.shape.x))
-    side = max(extent // _BLOCKS_ACROSS, 2 * halo, 1)
-    notes.append(
-        f"folds: blocks of land of {side} px ({side * resolution:g} in map units); set folds.size to change it"
-    )
-    return side
+def _alone(labels: VectorLabels) -> str | None:
+    """Return the name of a class that has but one feature, if there is one."""
+    count = np.bincount(labels.feature_class, minlength=len(labels.legend.classes))
+    return next((c.name for c, n in zip(labels.legend.classes, count, strict=True) if n == 1), None)
 
 
 def _k(labels: Labels, weights: Array, settings: FoldSettings, method: str, notes: list[str]) -> int:
+    """Return the number of folds to be cross-validated; 0 is one split."""
     units = (weights > 0).sum(0)
     rarest = int(units.argmin())
+    name, fewest = labels.legend.classes[rarest].name, int(units.min())
     what = "features" if method == "features" else "blocks of land"
-    name = labels.legend.classes[rarest].name
-    if units.min() < 2:
+    if fewest < 2:
         raise LabelError(
-            f"class {name!r} has labels in {int(units.min())} of the {what}: nothing would be left to test it; "
-            + ("add features of it, or use folds.method: blocks" if method == "features" else "make folds.size smaller")
+            f"class {name!r} has labels in {fewest} of the {what}: what trains could not be tested; "
+            + (
+                "add features of it, or use folds.method: blocks"
+                if method == "features"
+                else "add labels of it elsewhere"
+            )
+            + ("" if method == "features" else ", or make folds.size smaller")
         )
     if settings.k in (1, 2):
-        raise LabelError("folds.k: one fold trains, one stops, one tests: 3 at least; 0 is one split")
-    if settings.k is not None:
-        return settings.k
-    if units.min() < _FEW:
-        notes.append(
-            f"folds: cross-validated with {_K} folds, for class {name!r} has labels in only {int(units.min())} {what}"
+        raise LabelError(
+            f"folds.k: found {settings.k}; one fold trains, one stops, one tests, so 3 at least; 0 is one split"
         )
-        return _K
+    if settings.k is not None:
+        if settings.k > len(weights):
+            raise LabelError(f"folds.k: found {settings.k}, but there are only {len(weights)} {what} to divide")
+        return settings.k
+    if fewest < FEW:
+        # No more folds than there are places to fill them.
+        k = max(3, min(_K, len(weights)))
+        notes.append(f"folds: cross-validated with {k} folds, for class {name!r} has labels in only {fewest} {what}")
+        return k
     return 0
 
 
 def _rounds(weights: Array, fold: Array, k: int, labels: Labels) -> tuple[Round, ...]:
+    """Return the rounds of a division of units, from what they hold (n, K) and their folds (n,)."""
     classes = weights.shape[1]
-    folds = k or len(SPLIT)
-    have = np.zeros((folds, classes), bool)
-    for f in range(folds):
-        have[f] = (weights[fold == f] > 0).any(0)
+    have = np.stack([(weights[fold == f] > 0).any(0) for f in range(k or len(SPLIT))])
     if not k:
-        roles = np.repeat(np.array([[TRAIN], [VAL], [TEST]], np.int8), classes, axis=1)
         _check_split(have, labels)
-        return (Round(roles),)
-    made = []
-    for i in range(k):
-        roles = np.full((k, classes), TRAIN, np.int8)
-        roles[i] = TEST
-        val = (i + 1) % k
-        rest = np.delete(have, [i, val], axis=0).any(0)
+        return (Round(np.repeat(np.array([[TRAIN], [VAL], [TEST]], np.int8), classes, axis=1)),)
+    return tuple(_round(i, have) for i in range(k))
+
+
+def _round(test: int, have: Array) -> Round:
+    """Return the round that tests a fold and stops by the next one, from the classes each fold has (F, K)."""
+    k, classes = have.shape
+    for step in range(1, k):
+        val = (test + step) % k
         # A class never loses its last training labels to validation: it would be tested without having been seen.
-        roles[val, rest] = VAL
-        made.append(Round(roles))
-    return tuple(made)
+        spared = np.delete(have, [test, val], axis=0).any(0)
+        if (have[val] & spared).any():
+            roles = np.full((k, classes), TRAIN, np.int8)
+            roles[test] = TEST
+            roles[val, spared] = VAL
+            return Round(roles)
+    raise LabelError(
+        "there are too few labelled places to cross-validate: with one fold kept for the test, no class can spare labels "
+        "to stop the training by; label each class in three places at least"
+    )
 
 
 def _check_split(have: Array, labels: Labels) -> None:
+    advice = "use folds.k: 5, a smaller folds.size, or other folds.fractions, or add labels"
     for f, name in enumerate(SPLIT):
         if not have[f].any():
-            raise LabelError(
-                f"the {name} fold is empty: the labels lie in too few places for three folds; "
-                "use folds.k: 5, a smaller folds.size, or other folds.fractions"
-            )
-    missing = [c.name for i, c in enumerate(labels.legend.classes) if not have[0, i]]
+            raise LabelError(f"the {name} fold is empty: the labels lie in too few places for three folds; {advice}")
+    missing = [c.name for c, there in zip(labels.legend.classes, have[0], strict=True) if not there]
     if missing:
         raise LabelError(
-            f"no training labels for {', '.join(map(repr, missing))}: all lie in other folds; use folds.k: 5 or add labels"
+            f"no training labels for {', '.join(map(repr, missing))}: all lie in the folds that stop and test; {advice}"
         )
 
 
@@ -259,21 +253,38 @@ def _by_field(labels: Labels, settings: FoldSettings, buffer: int, notes: list[s
     assert isinstance(labels, VectorLabels)
     name = settings.field or "fold"
     if name not in labels.frame.columns:
-        columns = ", ".join(c for c in labels.frame.columns if c not in ("geometry", "class_index"))
-        raise LabelError(f"folds.field: the labels have no field '{name}'; they have {columns}")
-    values = [str(v).strip().lower() for v in labels.frame[name]]
-    aliases = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
-    values = [aliases.get(v, v) for v in values]
-    weights = _feature_weights(labels)
-    if set(values) <= set(SPLIT):
-        fold = np.array([SPLIT.index(v) for v in values], dtype=np.int8)
-        return Folds("field", SPLIT, _rounds(weights, fold, 0, labels), buffer, notes, of_feature=fold)
-    names = sorted(set(values))
-    if not 3 <= len(names) <= 16:
+        columns = [str(c) for c in labels.frame.columns if c not in (labels.frame.geometry.name, "class_index")]
         raise LabelError(
-            f"folds.field: '{name}' holds {len(names)} values ({', '.join(names[:6])}); allowed are train, val and test, or "
-            "3 to 16 folds to be cross-validated"
+            f"folds.field: the labels have no field '{name}'{nearest(name, columns)} They have {', '.join(columns)}"
         )
-    notes.append(f"folds: cross-validated over the {len(names)} values of '{name}'")
-    fold = np.array([names.index(v) for v in values], dtype=np.int8)
-    return Folds("field", tuple(names), _rounds(weights, fold, len(names), labels), buffer, notes, of_feature=fold)
+    column = labels.frame[name]
+    values = ["" if missing else text_of(v).lower() for v, missing in zip(column, column.isna(), strict=True)]
+    allowed = "allowed are train, val and test, or 3 to 16 folds to be cross-validated"
+    if "" in values:
+        raise LabelError(f"folds.field: {values.count('')} labels have no value of '{name}'; {allowed}")
+    values = [_ALIASES.get(v, v) for v in values]
+    weights = feature_weights(labels)
+    found = sorted(set(values), key=natural)
+    if set(found) <= set(SPLIT):
+        missing = [v for v in SPLIT if v not in found]
+        if missing:
+            raise LabelError(
+                f"folds.field: no label has '{missing[0]}' in '{name}'; train, val and test are all needed"
+            )
+        fold = np.array([SPLIT.index(v) for v in values], dtype=np.int8)
+        return _made(labels, weights, fold, 0, "field", buffer, notes, of_feature=fold)
+    if not 3 <= len(found) <= _MOST:
+        shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+        raise LabelError(
+            f"folds.field: '{name}' holds {len(found)} values ({shown}); {allowed}. If it says something else, set "
+            "folds.method: features"
+        )
+    fold = np.array([found.index(v) for v in values], dtype=np.int8)
+    for i, c in enumerate(labels.legend.classes):
+        if len(set(fold[weights[:, i] > 0])) < 2:
+            raise LabelError(
+                f"folds.field: all labels of class {c.name!r} are in one fold of '{name}': what trains could not be tested"
+            )
+    notes.append(f"folds: cross-validated over the {len(found)} values of '{name}'")
+    made = _made(labels, weights, fold, len(found), "field", buffer, notes, of_feature=fold)
+    return replace(made, names=tuple(found))

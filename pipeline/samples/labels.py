@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from shapely import STRtree
 from shapely.geometry import box
 
-from pipeline.errors import LabelError
+from pipeline.errors import LabelError, nearest
 from pipeline.grid import BlockGrid, Window, whole, window_geobox
 from pipeline.imagery.sources import Source
 from pipeline.samples.legend import Legend
@@ -81,6 +83,8 @@ class Labels(ABC):
 class VectorLabels(Labels):
     """Features of a vector file, in the order of the file: where they overlap, the last one counts.
 
+    Polygons label the pixels whose centres they cover, lines every pixel they pass, points their pixel.
+
     Attributes
     ----------
     frame : GeoDataFrame
@@ -95,6 +99,7 @@ class VectorLabels(Labels):
     def __post_init__(self) -> None:
         self._shapes = list(self.frame.geometry)
         self._classes = self.frame["class_index"].to_numpy(np.int16)
+        self._thin = shapely.get_dimensions(self._shapes) == 1
         self._tree = STRtree(self._shapes)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,12 +121,10 @@ class VectorLabels(Labels):
         feature = np.full(window.shape, -1, np.int32)
         found = sorted(self._tree.query(box(*frame.boundingbox.bbox)).tolist())
         if found:
-            rasterize(
-                [(self._shapes[i], i) for i in found],
-                out=feature,
-                transform=frame.affine,
-                all_touched=self.all_touched,
-            )
+            # Runs of one kind, one after the other: the order of the file holds across kinds too.
+            for touched, run in groupby(found, key=lambda i: self.all_touched or bool(self._thin[i])):
+                shapes = [(self._shapes[i], i) for i in run]
+                rasterize(shapes, out=feature, transform=frame.affine, all_touched=touched)
             feature[_outside(window, self.geobox)] = -1
             labelled = feature >= 0
             codes[labelled] = self._classes[feature[labelled]]
@@ -132,14 +135,9 @@ class VectorLabels(Labels):
         grid = BlockGrid(geobox=self.geobox, size=size)
         full = whole(self.geobox)
         places: set[int] = set()
-        inverse = ~self.geobox.affine
-        for shape in self._shapes:
-            left, bottom, right, top = shape.bounds
-            corners = [inverse * p for p in ((left, bottom), (left, top), (right, bottom), (right, top))]
-            x0, x1 = min(c[0] for c in corners), max(c[0] for c in corners)
-            y0, y1 = min(c[1] for c in corners), max(c[1] for c in corners)
-            y, x = int(np.floor(y0)) - 1, int(np.floor(x0)) - 1
-            near = Window(y=y, x=x, height=int(np.ceil(y1)) - y + 2, width=int(np.ceil(x1)) - x + 2).intersect(full)
+        for y0, x0, y1, x1 in pixel_bounds(self._shapes, self.geobox).tolist():
+            # A pixel around it: a line or a point on an edge may label the pixel on either side.
+            near = Window(y=y0 - 1, x=x0 - 1, height=y1 - y0 + 3, width=x1 - x0 + 3).intersect(full)
             if near is not None:
                 places.update(b.index for b in grid.covering(near))
         return (grid[i].core for i in sorted(places))
@@ -178,6 +176,20 @@ class RasterLabels(Labels):
                 yield block.core
 
 
+def pixels_at(geobox: GeoBox, x: Array, y: Array) -> tuple[Array, Array]:
+    """Return fractional rows and columns of places in the CRS of a grid."""
+    to = ~geobox.affine
+    return to.d * x + to.e * y + to.f, to.a * x + to.b * y + to.c
+
+
+def pixel_bounds(shapes: Any, geobox: GeoBox) -> Array:
+    """Return first row, first column, last row and last column of geometries, (n, 4) int64."""
+    left, bottom, right, top = shapely.bounds(shapes).reshape(-1, 4).T
+    rows, columns = pixels_at(geobox, np.stack([left, left, right, right]), np.stack([bottom, top, bottom, top]))
+    found = np.stack([rows.min(0), columns.min(0), rows.max(0), columns.max(0)], 1)
+    return np.asarray(np.floor(found), dtype=np.int64)
+
+
 def _outside(window: Window, geobox: GeoBox) -> Array:
     """Return which pixels of a window lie outside the grid, (h, w) bool."""
     outside = np.ones(window.shape, bool)
@@ -187,19 +199,34 @@ def _outside(window: Window, geobox: GeoBox) -> Array:
     return outside
 
 
-def check_classes(legend: Legend, present: Sequence[int], where: str) -> None:
+def check_classes(legend: Legend, present: Sequence[int], where: str, values: Iterable[str]) -> None:
     """Refuse labels from which nothing can be learned.
+
+    Parameters
+    ----------
+    legend : Legend
+        The classes.
+    present : sequence of int
+        Class indices that have labels.
+    where : str
+        The label file.
+    values : iterable of str
+        Label values that the file holds inside the raster.
 
     Raises
     ------
     LabelError
         If a class of the legend has no labels, or there is but one class.
     """
-    missing = [c.name for i, c in enumerate(legend.classes) if i not in set(present)]
+    have = set(present)
+    missing = [c for i, c in enumerate(legend.classes) if i not in have]
     if missing:
+        there = list(values)
+        hint = nearest(missing[0].values[0], there) if missing[0].values else ""
         raise LabelError(
-            f"{where}: no labels inside the raster for {', '.join(repr(m) for m in missing)}; "
-            "leave such classes out of `classes`, or add labels"
+            f"{where}: no labels inside the raster for {', '.join(repr(c.name) for c in missing)}{hint}\n"
+            f"  label values there: {', '.join(there[:12])}{', ...' if len(there) > 12 else ''}\n"
+            "Leave such classes out of `classes`, name their label values in `labels`, or add labels."
         )
     if len(legend.classes) < 2:
         only = legend.classes[0].name if legend.classes else "none"

@@ -31,6 +31,8 @@ _DISTINCT = (
     "#ee8866", "#77aadd", "#bbcc33", "#aa4499", "#44bb99", "#ffaabb", "#882255", "#999933", "#332288", "#117733",
     "#cc6677", "#88ccee", "#ddcc77", "#6699cc", "#994455", "#997700", "#004488", "#ee99aa", "#eecc66", "#dddddd",
 )  # fmt: skip
+# Codes above are no longer uint16 beside a nodata value.
+_LAST_CODE = 65534
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +83,17 @@ class Legend:
         Raises
         ------
         LabelError
-            If settings leave a value out, which would silently lose labels, or name a class twice.
+            If a name, a code or a label value stands for two classes, or there are more classes than codes.
         """
-        found = sorted({text_of(v) for v in values}, key=_natural)
+        found = sorted({text_of(v) for v in values}, key=natural)
+        if len(found if settings is None else settings) > _LAST_CODE:
+            raise LabelError(
+                f"the labels have {len(found)} different values, from '{found[0]}' to '{found[-1]}'; a map holds "
+                f"{_LAST_CODE} classes at most: is this the field with the class?"
+            )
         if settings is None:
-            codes = [int(v) if v.isdigit() and 1 <= int(v) <= 254 else 0 for v in found]
-            if not all(codes):
+            codes = [int(v) if v.isdecimal() and 1 <= int(v) <= 254 else 0 for v in found]
+            if not all(codes) or len(set(codes)) < len(codes):
                 codes = list(range(1, len(found) + 1))
             colors = palette(found)
             return cls(
@@ -96,8 +103,8 @@ class Legend:
                 )
             )
         taken = {c.code for c in settings if c.code is not None}
-        free = (i for i in range(1, 65535) if i not in taken)
-        colors = palette([c.name for c in settings])
+        free = (i for i in range(1, _LAST_CODE + 1) if i not in taken)
+        colors = palette([c.name for c in settings], [c.color for c in settings if c.color])
         return cls(
             tuple(
                 LegendClass(
@@ -156,18 +163,20 @@ def text_of(value: Any) -> str:
     return str(value).strip()
 
 
-def _natural(text: str) -> list[tuple[int, Any]]:
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", text) if part]
+def natural(text: str) -> list[tuple[int, Any]]:
+    """Return a key that sorts as people do: numbers inside a text by their size."""
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"(\d+)", text) if part]
 
 
-def palette(names: Sequence[str]) -> list[str]:
-    """Return a colour for each class: what a reader expects of its name, else one of a distinct set."""
+def palette(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """Return a colour for each class, none of ``taken``: what a reader expects of its name, else one of a distinct set."""
     colors: list[str] = []
+    used = {color.lower() for color in taken}
     rest = iter(_DISTINCT)
     for name in names:
         expected = next((c for words, c in _EXPECTED if re.search(words, name, re.IGNORECASE)), None)
-        if expected is None or expected in colors:
-            expected = next((c for c in rest if c not in colors), None)
+        if expected is None or expected in colors or expected in used:
+            expected = next((c for c in rest if c not in colors and c not in used), None)
         colors.append(expected or _invented(len(colors)))
     return colors
 

@@ -1,0 +1,101 @@
+"""A raster of labels as reference data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from pipeline.errors import ImageryError, LabelError
+from pipeline.grid import BlockGrid
+from pipeline.imagery.handles import open_raster
+from pipeline.imagery.sources import Source
+from pipeline.samples.labels import RasterLabels, check_classes
+from pipeline.samples.legend import Legend
+from pipeline.settings import ClassSettings, LabelSettings
+
+# Side of the windows in which values are counted, in pixels.
+_WINDOW = 1024
+
+
+def open_raster_labels(
+    settings: LabelSettings, classes: Sequence[ClassSettings] | None, geobox: GeoBox
+) -> RasterLabels:
+    """Open a raster of labels.
+
+    Nodata is not labelled, and neither is 0 unless ``classes`` names it.
+
+    Raises
+    ------
+    LabelError
+        If it cannot be opened, states no CRS, holds fractions, lies outside, or a class has no labels.
+    """
+    notes: list[str] = []
+    try:
+        source = _source(settings, notes)
+        counts = _counts(source, geobox)
+    except ImageryError as error:
+        raise LabelError(f"labels.path: {error}") from error
+    named = {str(v) for c in classes or () for v in (c.labels if c.labels is not None else [c.name])}
+    if 0 in counts and "0" not in named:
+        notes.append(
+            f"{settings.path}: {counts.pop(0)} pixels of 0 are taken for not labelled; if 0 is a class, name it in `classes`"
+        )
+    if not counts:
+        raise LabelError(
+            f"{settings.path}: no label lies inside the raster, which reaches from {extent(geobox.boundingbox.bbox)} in "
+            f"{geobox.crs}; {_reach(settings)}"
+        )
+    legend = Legend.from_values(counts, classes)
+    known = {v: i for v in counts if (i := legend.index(v)) is not None}
+    strangers = [v for v in sorted(counts) if v not in known]
+    if strangers:
+        shown = ", ".join(f"{v} ({counts[v]} px)" for v in strangers[:8])
+        notes.append(f"label values of no class are left out: {shown}")
+    check_classes(legend, list(known.values()), settings.path, map(str, sorted(counts)))
+    rows = [
+        {"label": str(v), "class": legend.classes[known[v]].name if v in known else "none", "pixels": n}
+        for v, n in sorted(counts.items())
+    ]
+    return RasterLabels(
+        geobox=geobox, legend=legend, notes=notes, rows=rows, source=source, values=tuple(sorted(known))
+    )
+
+
+def _source(settings: LabelSettings, notes: list[str]) -> Source:
+    with open_raster(settings.path) as dataset:
+        if dataset.crs is None and settings.crs is None:
+            raise LabelError(f"{settings.path} states no CRS; give it with labels.crs, such as crs: EPSG:32721")
+        if dataset.count > 1:
+            notes.append(f"{settings.path} has {dataset.count} bands; the first is taken for the labels")
+        return Source(
+            path=settings.path, indexes=(1,), bands=("label",), date=None, nodata=dataset.nodata, scales=(1.0,),
+            offsets=(0.0,), resampling="nearest", crs=settings.crs,
+        )  # fmt: skip
+
+
+def _counts(source: Source, geobox: GeoBox) -> Counter[int]:
+    """Return the pixels of each label value on the grid, read in windows."""
+    counts: Counter[int] = Counter()
+    for block in BlockGrid(geobox=geobox, size=_WINDOW):
+        found, valid = source.read(geobox, block.inner)
+        values: np.ndarray[Any, Any]
+        values, n = np.unique(found[0][valid[0]], return_counts=True)
+        if (values % 1 != 0).any():
+            fraction = values[values % 1 != 0][0]
+            raise LabelError(f"{source.path}: labels are whole numbers, found {fraction:g} in {block.inner}")
+        counts.update(dict(zip(values.astype(np.int64).tolist(), n.tolist(), strict=True)))
+    return counts
+
+
+def _reach(settings: LabelSettings) -> str:
+    with open_raster(settings.path) as dataset:
+        return f"the labels reach from {extent(dataset.bounds)} in {dataset.crs or settings.crs}. Are the CRS of both right?"
+
+
+def extent(bounds: Sequence[float]) -> str:
+    """Return left, bottom, right, top as people read them."""
+    return "({:.7g}, {:.7g}) to ({:.7g}, {:.7g})".format(*bounds)

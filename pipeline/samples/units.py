@@ -1,0 +1,78 @@
+"""What folds divide, and how much each piece weighs: whole features, or blocks of land."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+
+from pipeline.errors import LabelError
+from pipeline.samples.labels import IGNORE, Labels, VectorLabels, pixel_bounds
+from pipeline.settings import FoldSettings
+
+Array = np.ndarray[Any, Any]
+
+FEW = 5
+"""With fewer units of a class than this, three folds measure luck."""
+
+# Blocks of land across the extent, in each direction, when their size is not given.
+_BLOCKS_ACROSS = 8
+# How often that size is halved at most, where a class lies in too few blocks.
+_HALVINGS = 3
+
+
+def feature_weights(labels: VectorLabels) -> Array:
+    """Return the size of each feature in pixels under its class, (n, K); a line's is its length."""
+    across = abs(float(labels.geobox.resolution.x))
+    pixel = across * abs(float(labels.geobox.resolution.y))
+    shapes = labels.frame.geometry
+    line = shapely.get_dimensions(shapes.to_numpy()) == 1
+    size = np.maximum(np.where(line, shapes.length / across, shapes.area / pixel), 1.0)
+    weights = np.zeros((len(size), len(labels.legend.classes)))
+    weights[np.arange(len(size)), labels.feature_class] = size
+    return weights
+
+
+def _block_weights(labels: Labels, side: int) -> tuple[Array, Array]:
+    """Return the blocks of land with labels, (n, 2) row and column, and their labelled pixels per class, (n, K)."""
+    cells, weights = [], []
+    for window in labels.windows(side):
+        codes = labels.read(window).codes
+        count = np.bincount(codes[codes != IGNORE].astype(np.int64), minlength=len(labels.legend.classes))
+        if count.any():
+            cells.append((window.y // side, window.x // side))
+            weights.append(count)
+    return np.array(cells, dtype=np.int64).reshape(-1, 2), np.array(weights, dtype=np.float64)
+
+
+def blocks_of_land(labels: Labels, settings: FoldSettings, halo: int, notes: list[str]) -> tuple[int, Array, Array]:
+    """Return the side of a block of land, the blocks with labels and what they hold."""
+    resolution = abs(float(labels.geobox.resolution.x))
+    if settings.size is not None:
+        side = round(settings.size / resolution)
+        if side < 1:
+            raise LabelError(f"folds.size: {settings.size:g} is less than a pixel ({resolution:g})")
+        return side, *_block_weights(labels, side)
+    least = max(2 * halo, 1)
+    side = max(_extent(labels) // _BLOCKS_ACROSS, least)
+    cells, weights = _block_weights(labels, side)
+    for _ in range(_HALVINGS):
+        if (weights > 0).sum(0).min() >= FEW or side // 2 < least:
+            break
+        side //= 2
+        cells, weights = _block_weights(labels, side)
+    notes.append(
+        f"folds: blocks of land of {side} px ({side * resolution:g} in map units); set folds.size to change it"
+    )
+    return side, cells, weights
+
+
+def _extent(labels: Labels) -> int:
+    """Return the shorter side, in pixels, of the land that labels lie on."""
+    height, width = int(labels.geobox.shape.y), int(labels.geobox.shape.x)
+    if isinstance(labels, VectorLabels):
+        bounds = pixel_bounds(labels.frame.geometry.to_numpy(), labels.geobox)
+        (y0, x0), (y1, x1) = bounds[:, :2].min(0), bounds[:, 2:].max(0)
+        height, width = min(height, int(y1) + 1) - max(0, int(y0)), min(width, int(x1) + 1) - max(0, int(x0))
+    return min(height, width)
