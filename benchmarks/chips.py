@@ -55,7 +55,9 @@ def from_files(raster: Path, labels: Path, seed: int, n: int) -> int:
             bounds = rasterio.windows.bounds(window, source.transform)
             found = frame.iloc[index.query(gpd.GeoSeries.from_wkt([_box(bounds)])[0])]
             shapes = list(zip(found.geometry, found["code"], strict=True))
-            labels_ = rasterize(shapes, (SIZE, SIZE), transform=transform) if shapes else np.zeros((SIZE, SIZE), np.uint8)
+            labels_ = (
+                rasterize(shapes, (SIZE, SIZE), transform=transform) if shapes else np.zeros((SIZE, SIZE), np.uint8)
+            )
             assert (values != 0).all(0).shape == labels_.shape
     return n
 
@@ -88,9 +90,7 @@ def main() -> None:
         path = folder / "chips.zarr"
         start = time.perf_counter()
         with dask_client(ComputeSettings()) as client:
-            store = cut_chips(
-                cube, opened, folds, size=SIZE, path=path, key="", max_per_class=1, seed=0, client=client
-            )
+            store = cut_chips(cube, opened, folds, size=SIZE, path=path, key="", max_per_class=1, seed=0, client=client)
         cut = time.perf_counter() - start
         with ProcessPoolExecutor(workers) as pool:
             list(pool.map(from_store, [path] * workers, range(workers), [50] * workers))
@@ -99,9 +99,7 @@ def main() -> None:
             fed = done / (time.perf_counter() - start)
             start = time.perf_counter()
             few = max(50, options.chips // 20)
-            done = sum(
-                pool.map(from_files, [raster] * workers, [labels] * workers, range(workers), [few] * workers)
-            )
+            done = sum(pool.map(from_files, [raster] * workers, [labels] * workers, range(workers), [few] * workers))
             rasterised = done / (time.perf_counter() - start)
         print(f"{len(store)} chips of {SIZE} x {SIZE} x 4, {workers} processes")
         print(f"cutting, once            {len(store) / cut:7.0f} chips/s")

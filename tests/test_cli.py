@@ -86,11 +86,6 @@ def test_an_empty_validation_fold_is_refused(folder: Path, capfd: pytest.Capture
     assert "fold" in message
 
 
-def test_a_buffer_that_leaves_nothing_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    message = said(capfd, "run", folder / "job.yaml", "--set", "folds={k: 0, buffer: 60}")
-    assert "buffer" in message
-
-
 def test_predict_before_train_names_the_command(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "landweave train" in said(capfd, "predict", folder / "job.yaml")
 
@@ -153,7 +148,7 @@ def test_a_failing_block_is_named_and_the_rest_is_kept(
     assert cli("train", folder / "job.yaml", "-q") == 0
     compute = MapTask.compute
 
-    def failing(self, block, tile):  # noqa: ANN001, ANN202
+    def failing(self, block, tile):
         if block.index == 4:
             raise MemoryError("no room")
         return compute(self, block, tile)
@@ -169,13 +164,17 @@ def test_a_failing_block_is_named_and_the_rest_is_kept(
 
 def test_init_writes_a_job_that_runs(folder: Path) -> None:
     job = folder / "new.yaml"
-    assert cli("init", folder / "scene.tif", "--labels", folder / "fields.gpkg", "--field", "class", "-o", job, "-q") == 0
+    assert (
+        cli("init", folder / "scene.tif", "--labels", folder / "fields.gpkg", "--field", "class", "-o", job, "-q") == 0
+    )
     text = job.read_text()
     assert "green: 1" in text
     assert "name: forest" in text
     assert "# Passes" in text or "# Most passes" in text
     assert cli("check", job, "-q") == 0
-    assert cli("init", folder / "scene.tif", "--labels", folder / "fields.gpkg", "--field", "class", "-o", job, "-q") == 2
+    assert (
+        cli("init", folder / "scene.tif", "--labels", folder / "fields.gpkg", "--field", "class", "-o", job, "-q") == 2
+    )
 
 
 def test_a_dry_run_writes_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +215,15 @@ def test_a_raster_of_labels(folder: Path) -> None:
     from conftest import TRANSFORM, cells
 
     cover = np.kron(cells(96) + 1, np.ones((12, 12), np.uint8)).astype(np.uint8)
-    profile = {"driver": "GTiff", "width": 96, "height": 96, "count": 1, "dtype": "uint8", "crs": CRS, "transform": TRANSFORM}
+    profile = {
+        "driver": "GTiff",
+        "width": 96,
+        "height": 96,
+        "count": 1,
+        "dtype": "uint8",
+        "crs": CRS,
+        "transform": TRANSFORM,
+    }
     with rasterio.open(folder / "cover.tif", "w", **profile, nodata=0) as raster:
         raster.write(cover, 1)
     write_job(folder / "job.yaml", labels={"path": "cover.tif"}, folds={"k": 0, "size": 120})

@@ -37,7 +37,9 @@ def report(context: Context) -> Path:
     bundle = trained(context)
     evaluated = output.state("evaluate")
     if evaluated is None or not (output.report / "accuracy.json").is_file():
-        raise RequestError(f"{output.report} holds no accuracy yet; `landweave evaluate` or `landweave run` measures it")
+        raise RequestError(
+            f"{output.report} holds no accuracy yet; `landweave evaluate` or `landweave run` measures it"
+        )
     if evaluated["key"] != {"model": bundle.checksum}:
         raise RequestError(f"{output.report} was measured with another model; `landweave evaluate` measures this one")
     accuracy = json.loads((output.report / "accuracy.json").read_text(encoding="utf-8"))
