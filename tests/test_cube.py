@@ -76,7 +76,9 @@ def test_bands_are_selected_by_name_in_the_order_asked_for(series):
     np.testing.assert_array_equal(turned.values, naive_tile(stored[:, ::-1], 5, whole(cube.geobox))[0])
     one = cube.select(["nir"]).read(whole(cube.geobox))
     np.testing.assert_array_equal(one.valid, (stored[:, 1] != 5))
-    with pytest.raises(ImageryError, match=r"no band 'nire'; did you mean 'nir'\?; wanted: red, nire; there are: red, nir"):
+    with pytest.raises(
+        ImageryError, match=r"no band 'nire'; did you mean 'nir'\?; wanted: red, nire; there are: red, nir"
+    ):
         cube.select(["red", "nire"])
 
 

@@ -240,7 +240,9 @@ def test_a_truncated_file_names_file_and_window(tmp_path):
     os.truncate(path, path.stat().st_size - 2000)
     found = source(path)
     assert found.read(grid(256, 256), Window(y=0, x=0, height=64, width=64))[1].all()
-    with pytest.raises(ReadError, match=r"cut\.tif: reading rows 200\.\.255, columns 200\.\.255 failed .*damaged or trunc"):
+    with pytest.raises(
+        ReadError, match=r"cut\.tif: reading rows 200\.\.255, columns 200\.\.255 failed .*damaged or trunc"
+    ):
         found.read(grid(256, 256), Window(y=200, x=200, height=80, width=80))
 
 

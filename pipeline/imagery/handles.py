@@ -16,14 +16,14 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio._path import _parse_path
 from rasterio.env import ensure_env_with_credentials
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from pipeline.engine import memory_budget
 from pipeline.errors import ImageryError, nearest
 
 # What rasterio raises when GDAL fails: most calls wrap GDAL's own errors, a few let them through.
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError)
 
 # Formats that hold pixels and nothing else. A VRT names other files, so it must say so in its name; databases, services
 # and scripts are not imagery.
