@@ -91,3 +91,64 @@ def nearest_distance(a: Any, b: Any) -> int:
         for y, x in zip(a.rows, a.columns, strict=True)
         for v, u in zip(b.rows, b.columns, strict=True)
     )
+
+
+def naive_read(bands, nodata, scale, offset, y, x, height, width):
+    """Read a window of stored bands (C, H, W) pixel by pixel; outside, nodata and non-finite values are zero and invalid."""
+    count, rows, columns = bands.shape
+    values = np.zeros((count, height, width), np.float32)
+    valid = np.zeros((count, height, width), bool)
+    for c in range(count):
+        for i in range(height):
+            for j in range(width):
+                if 0 <= y + i < rows and 0 <= x + j < columns:
+                    stored = bands[c, y + i, x + j]
+                    same = np.isnan(stored) if nodata is not None and np.isnan(nodata) else stored == nodata
+                    if not same and np.isfinite(stored):
+                        valid[c, i, j] = True
+                        values[c, i, j] = np.float32(np.float32(stored) * np.float32(scale)) + np.float32(offset)
+    return values, valid
+
+
+def bilinear_at(band, row, column):
+    """Interpolate a band (H, W) at a place given in pixels, whose centres lie at 0.5."""
+    r, c = row - 0.5, column - 0.5
+    i, j = int(np.floor(r)), int(np.floor(c))
+    a, b = r - i, c - j
+    corners = [
+        (weight, min(max(i + di, 0), band.shape[0] - 1), min(max(j + dj, 0), band.shape[1] - 1))
+        for di, dj, weight in ((0, 0, (1 - a) * (1 - b)), (0, 1, (1 - a) * b), (1, 0, a * (1 - b)), (1, 1, a * b))
+    ]
+    return sum(weight * float(band[y, x]) for weight, y, x in corners)
+
+
+def labelled_by_hand(shapes, classes, geobox, all_touched=False):
+    """Label a grid pixel by pixel: the last feature in the file that covers the centre (of lines: any part) counts."""
+    from shapely.geometry import Point, box
+
+    height, width = int(geobox.shape.y), int(geobox.shape.x)
+    codes = np.full((height, width), -1)
+    t = geobox.affine
+    for i in range(height):
+        for j in range(width):
+            square = box(t.c + t.a * j, t.f + t.e * (i + 1), t.c + t.a * (j + 1), t.f + t.e * i)
+            centre = Point(t.c + t.a * (j + 0.5), t.f + t.e * (i + 0.5))
+            for shape, index in zip(shapes, classes, strict=True):
+                touched = all_touched or shape.geom_type in ("LineString", "Point")
+                if (square if touched else centre).intersects(shape):
+                    codes[i, j] = index
+    return codes
+
+
+def buffered_by_hand(role, buffer, train, val, test, kept=()):
+    """Drop training labels with a validation or test label within ``buffer`` pixels, and validation ones near test ones.
+
+    ``kept`` are places (row, column) whose labels stay all the same.
+    """
+    made = role.copy()
+    for y, x in zip(*np.nonzero(role), strict=True):
+        near = role[max(0, y - buffer) : y + buffer + 1, max(0, x - buffer) : x + buffer + 1]
+        foes = {train: (val, test), val: (test,), test: ()}[int(role[y, x])]
+        if (y, x) not in kept and any((near == foe).any() for foe in foes):
+            made[y, x] = 0
+    return made

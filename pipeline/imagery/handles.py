@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -15,14 +16,14 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio._path import _parse_path
 from rasterio.env import ensure_env_with_credentials
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from pipeline.engine import memory_budget
 from pipeline.errors import ImageryError, nearest
 
 # What rasterio raises when GDAL fails: most calls wrap GDAL's own errors, a few let them through.
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError)
 
 # Formats that hold pixels and nothing else. A VRT names other files, so it must say so in its name; databases, services
 # and scripts are not imagery.
@@ -58,6 +59,7 @@ class _Handles(threading.local):
 
 
 _handles = _Handles()
+_lock = threading.Lock()
 
 
 def handle(path: str, key: Hashable, make: Callable[[Any], Any]) -> Any:
@@ -113,11 +115,11 @@ def open_raster(path: str) -> Any:
         where = "" if file.parent.is_dir() else f" (the folder {file.parent} does not exist)"
         raise ImageryError(f"{path}: there is no such file{where}{nearest(file.name, beside)}")
     drivers = [*DRIVERS, "VRT"] if file.suffix.lower() == ".vrt" else list(DRIVERS)
-    set_cache()
+    configure()
     try:
         return _open(path, drivers)
     except GDAL_ERRORS as error:
-        hint = ""
+        hint = f"; it is a folder: give its files, such as {file / '*.tif'}" if file.is_dir() else ""
         if file.suffix.lower() != ".vrt" and file.is_file():
             with file.open("rb") as stream:
                 if b"<VRTDataset" in stream.read(512):
@@ -127,24 +129,30 @@ def open_raster(path: str) -> Any:
 
 @ensure_env_with_credentials  # type: ignore[untyped-decorator]
 def _open(path: str, drivers: list[str]) -> DatasetReader:
-    # rasterio.open takes one driver; its reader takes the whole allow-list.
-    return DatasetReader(_parse_path(path), driver=drivers, sharing=False)
+    # A raster without a position is refused where one is needed, in our own words. Filters of warnings belong to the
+    # process, so threads take turns.
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        # rasterio.open takes one driver; its reader takes the whole allow-list.
+        return DatasetReader(_parse_path(path), driver=drivers, sharing=False)
 
 
-_cache_lock = threading.Lock()
-_cache_set = False
+_configured = False
 
 
-def set_cache() -> None:
-    """Give GDAL a block cache sized from the machine or its container, in bytes, once per process.
+def configure() -> None:
+    """Set up GDAL once per process: a block cache sized from the machine or its container, and warps that do not vary.
 
-    rasterio passes GDAL_CACHEMAX on as bytes, where GDAL's own reading of small numbers is megabytes.
+    rasterio passes GDAL_CACHEMAX on as bytes, where GDAL's own reading of small numbers is megabytes. Large windows of a
+    warped view would be warped at one go, with a scale taken from the window: a pixel would then depend on the block
+    through which it is read. Warped block by block on a lattice of its own, it does not.
     """
-    global _cache_set
-    with _cache_lock:
-        if _cache_set:
+    global _configured
+    with _lock:
+        if _configured:
             return
+        rasterio.env.set_gdal_config("GDAL_VRT_WARP_USE_DATASET_RASTERIO", "NO")
         if "GDAL_CACHEMAX" not in os.environ:
             size = int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * memory_budget())))
             rasterio.env.set_gdal_config("GDAL_CACHEMAX", size)
-        _cache_set = True
+        _configured = True

@@ -74,6 +74,11 @@ class Labels(ABC):
     def windows(self, size: int) -> Iterator[Window]:
         """Yield the windows of a lattice of squares of ``size`` pixels that may hold labels, row by row."""
 
+    @property
+    def n_features(self) -> int:
+        """Number of features; 0 for a raster, whose labels are pixels."""
+        return 0
+
     def report(self) -> list[dict[str, Any]]:
         """Return a row per label value: what it matched."""
         return self.rows
@@ -108,6 +113,11 @@ class VectorLabels(Labels):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._tree = STRtree(self._shapes)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return len(self._shapes)
 
     @property
     def feature_class(self) -> Array:

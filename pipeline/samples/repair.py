@@ -30,7 +30,7 @@ def named(frame: gpd.GeoDataFrame, field: str, notes: list[str]) -> gpd.GeoDataF
     # Not a number in a coordinate makes no place, though the geometry is not empty.
     bare = ~np.isfinite(shapely.bounds(shapes)).all(1)
     unnamed = ~bare & (frame[field].isna() | (frame[field].map(text_of) == "")).to_numpy()
-    for which, what in ((bare, "no geometry"), (unnamed, f"no value of '{field}'")):
+    for which, what in ((bare, "a geometry"), (unnamed, f"a value of '{field}'")):
         if which.any():
             notes.append(_counted(frame.index[which], f"without {what}", "left out"))
     return frame[~bare & ~unnamed]
