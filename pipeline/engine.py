@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,16 @@ def memory_budget(setting: str = "auto") -> int:
             if text.isdigit():
                 limits.append(int(text))
     return min(limits)
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system; the C library would keep it, and the next stage add its own.
+
+    Does nothing where the C library has no such call (glibc has).
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @contextlib.contextmanager

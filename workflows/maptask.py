@@ -11,6 +11,7 @@ import torch
 
 from models.inference import scores
 from models.saliency import gradient, reduce
+from pipeline.engine import release_memory
 from pipeline.grid import Block, BlockGrid, whole
 from pipeline.maps.parts import PartRecord, write_parts
 from workflows.scoring import Scorer, load_scorer
@@ -64,7 +65,10 @@ class MapTask:
         # A block without any valid pixel is nodata; the network is not asked.
         if tile.valid[:, *block.inner.within(block.padded)].any():
             arrays = self.compute(block, tile)
-        return write_parts(self.folder, self.layers, block, arrays, self.cube.geobox)
+        record = write_parts(self.folder, self.layers, block, arrays, self.cube.geobox)
+        # Else the heap frays over many blocks, and a large raster holds more memory than a small one.
+        release_memory()
+        return record
 
     def compute(self, block: Block, tile: Tile) -> dict[str, Array]:
         """Return the layers of one block, (bands, h, w) each, cut to the part of the core inside the raster."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.bundle import Bundle
 from models.inference import activation_bytes
-from pipeline.engine import cores, dask_client, memory_budget, run_tasks
+from pipeline.engine import cores, dask_client, memory_budget, release_memory, run_tasks
 from pipeline.errors import BlocksFailedError, ReadError, RunError
 from pipeline.files import digest_of
 from pipeline.grid import BlockGrid, round_up
@@ -189,6 +189,7 @@ def make_map(request: MapRequest, output: Output, console: Console, *, overwrite
     output.begin("predict", full)
     store = PartStore.open(output.parts, layers, blocks, key, overwrite=overwrite)
     _run_blocks(request, store, blocks, layers, console)
+    release_memory()
     with console.progress("writing GeoTIFFs", len(layers), "layers") as tell:
         for i, (layer, path) in enumerate(zip(layers, paths, strict=True), start=1):
             mosaic(store, layer, path)
