@@ -338,6 +338,18 @@ def test_grids_that_cannot_be(tmp_path):
     assert "more pixels than a raster can hold" in refused(path, grid={"resolution": 1e-8})
 
 
+def test_imagery_across_the_antimeridian(tmp_path):
+    across = Affine(1000, 0, 570_000, 0, -1000, 5_847_000)
+    path = write(tmp_path / "a.tif", noise(1, 200, 230), crs="EPSG:32660", transform=across, nodata=0)
+    cube, notes = opened(path)
+    assert (cube.shape, notes) == ((1, 1, 200, 230), [])
+    text = refused(path, grid={"crs": "EPSG:4326", "resolution": 0.01})
+    assert "crosses the antimeridian, and EPSG:4326 has no rectangle around it" in text
+    for bounds in ((178, 51, 180, 52), (-180, 51, -179, 52)):
+        side, _ = opened(path, grid={"crs": "EPSG:4326", "resolution": 0.01, "bounds": bounds})
+        assert side.read(whole(side.geobox)).valid.mean() > 0.6
+
+
 def test_a_raster_without_a_crs(tmp_path):
     path = write(tmp_path / "a.tif", noise(1, 9, 9), crs=None)
     assert "a.tif states no CRS; give it with `crs`, such as crs: EPSG:32633" in refused(path)
@@ -442,3 +454,55 @@ def test_pieces_too_large_to_decode_are_refused(tmp_path, monkeypatch):
 def test_complex_numbers_are_refused(tmp_path):
     path = write(tmp_path / "a.tif", np.ones((1, 9, 9), "complex64"))
     assert "band 1 holds complex numbers (complex64)" in refused(path)
+
+
+# ---- real imagery
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("LE70220491999322EDC01_stack.gtif", "it holds nothing but 0"),
+        ("LE70220492002106EDC00_stack.gtif", "it holds only the values 0, 2, 4"),
+    ],
+)
+def test_the_mask_of_a_landsat_stack_is_no_band(data, name, why):
+    path = data / "landsat_chiapas" / name
+    cube, notes = opened(path)
+    assert len(cube.bands) == 7
+    assert not any(b.lower().endswith("8") for b in cube.bands)
+    assert any("band 8" in n and why in n and "mask: {band: 8, exclude:" in n for n in notes)
+    masked, _ = opened({"path": str(path), "mask": {"band": 8, "exclude": [2, 4]}})
+    assert masked.read(whole(masked.geobox)).valid.mean() < 1 or "1999" in name
+
+
+def test_two_dates_of_a_landsat_stack(data):
+    cube, _ = opened({"path": str(data / "landsat_chiapas" / "LE7*_stack.gtif"), "date": "%Y%j"})
+    assert (cube.shape, cube.dates) == ((2, 7, 250, 250), (FIRST, SECOND))
+
+
+def test_landsat_as_a_file_per_band(data):
+    cube, notes = opened(data / "landsat_para" / "LT5*_B?.TIF")
+    assert cube.bands == ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
+    assert (len(notes), cube.read(whole(cube.geobox)).valid.mean() > 0.99) == (1, True)
+    assert "MTL.txt cannot be opened as a raster" in refused(data / "landsat_para" / "LT5*")
+    geographic, _ = opened(data / "landsat_para" / "sen2.tif")
+    assert (geographic.shape, geographic.geobox.crs.epsg) == ((1, 12, 237, 247), 4326)
+
+
+def test_series_whose_bands_are_dates(data):
+    folder = data / "modis_matogrosso"
+    entries = [
+        {"path": str(folder / f"{b}.tif"), "band": b, "dates": str(folder / "timeline")} for b in ("ndvi", "evi")
+    ]
+    cube, _ = opened(*entries)
+    assert cube.shape == (137, 2, 27, 37)
+    assert cube.read(whole(cube.geobox)).valid.mean() > 0.99
+    jp2, _ = opened({"path": str(data / "modis_sinop" / "*.jp2"), "date": "%Y-%m-%d", "scale": 0.0001})
+    assert jp2.shape == (12, 1, 147, 255)
+    assert jp2.read(whole(jp2.geobox)).values.max() < 1.1
+    slovenia, notes = opened(
+        {"path": str(data / "sentinel2_slovenia" / "ndvi_68dates.tif"), "band": "ndvi", "dates": "bands"}
+    )
+    assert slovenia.shape == (67, 1, 101, 100)
+    assert notes == ["given more than once, so the first with a value counts: ndvi on 2015-12-08"]

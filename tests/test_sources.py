@@ -235,6 +235,21 @@ def test_zero_can_be_excluded_and_beyond_the_mask_nothing_is(tmp_path):
     assert valid[4:].all()
 
 
+@pytest.mark.parametrize("nodata", [None, 9])
+def test_blocks_that_a_sparse_file_lacks_are_as_the_file_says(tmp_path, nodata):
+    stored = noise(1, 64, 64)
+    path = tmp_path / "a.tif"
+    options = {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True, "nodata": nodata}
+    with rasterio.open(
+        path, "w", driver="GTiff", width=64, height=64, count=1, dtype="uint16", crs=CRS, transform=NORTH_UP, **options
+    ) as raster:
+        raster.write(stored[:, :32, :32], window=Window(y=0, x=0, height=32, width=32).to_rasterio())
+    values, valid = source(path, nodata=nodata).read(grid(64, 64), Window(y=0, x=0, height=64, width=64))
+    np.testing.assert_array_equal(valid[0, :32, :32], stored[0, :32, :32] != (nodata or 0))
+    assert valid[0, 32:].all() == (nodata is None)
+    assert not values[0, 32:].any()
+
+
 def test_a_truncated_file_names_file_and_window(tmp_path):
     path = write(tmp_path / "cut.tif", noise(1, 256, 256), tiled=True, blockxsize=64, blockysize=64, compress="deflate")
     os.truncate(path, path.stat().st_size - 2000)

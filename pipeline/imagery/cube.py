@@ -150,13 +150,14 @@ class Cube:
         from odc.geo.xr import xr_coords
 
         times, bands, height, width = self.shape
-        read = delayed(Cube.read, pure=True)
+        # The cube is hashed and sent once, not with every chunk.
+        cube, read = delayed(self, pure=True, traverse=False), delayed(Cube.read, pure=True)
         rows = []
         for y in range(0, height, chunk):
             row = []
             for x in range(0, width, chunk):
                 window = Window(y=y, x=x, height=min(chunk, height - y), width=min(chunk, width - x))
-                tile = read(self, window)
+                tile = read(cube, window)
                 row.append(
                     (
                         da.from_delayed(tile.values, (times, bands, *window.shape), np.float32),

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rasterio.crs import CRS
 
-from pipeline.errors import ImageryError, nearest
+from pipeline.errors import ImageryError
 from pipeline.imagery.bands import chosen, described, file_names, set_aside
 from pipeline.imagery.dates import date_in, listed
 from pipeline.imagery.handles import GDAL_ERRORS, brief, open_raster
+from pipeline.imagery.paths import expand, some
 from pipeline.imagery.sources import Mask, Source
 from pipeline.imagery.validity import Validity, adjusted
 from pipeline.settings import ImagerySettings
-
-# What lies beside rasters and is matched by the same globs.
-_SIDECARS = (".aux.xml", ".msk", ".ovr", ".aux", ".tfw", ".prj", ".qml")
 
 
 def entry_sources(entry: ImagerySettings, keep: Sequence[str], notes: list[str]) -> list[Source]:
@@ -51,31 +48,6 @@ def entry_sources(entry: ImagerySettings, keep: Sequence[str], notes: list[str])
         sources = _files(entry, files, keep, notes)
     _nodata_notes(entry, sources, notes)
     return sources
-
-
-def expand(path: str | list[str], what: str = "imagery.path") -> list[str]:
-    """Return the files of a path, a list or a glob, sorted within each glob; sidecar files are no rasters.
-
-    Raises
-    ------
-    ImageryError
-        If a glob matches nothing, or the list is empty.
-    """
-    files: list[str] = []
-    for text in [path] if isinstance(path, str) else path:
-        if any(c in text for c in "*?[") and not Path(text).exists():
-            # Path.glob knows no absolute patterns.
-            found = sorted(f for f in glob.glob(text, recursive=True) if not f.lower().endswith(_SIDECARS))  # noqa: PTH207
-            if not found:
-                folder = Path(text).parent
-                beside = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-                raise ImageryError(f"{what}: {text} matches no file{nearest(Path(text).name, beside)}")
-            files += found
-        else:
-            files.append(text)
-    if not files:
-        raise ImageryError(f"{what}: the list is empty; give a file, a list of files, or a glob")
-    return files
 
 
 def _files(entry: ImagerySettings, files: list[str], keep: Sequence[str], notes: list[str]) -> list[Source]:
@@ -217,10 +189,10 @@ def _nodata_notes(entry: ImagerySettings, sources: list[Source], notes: list[str
             impossible.append(f"{name} ({dtype}, nodata {source.nodata:g})")
     if silent:
         notes.append(
-            f"{_some(silent)}: no nodata value is declared; every pixel counts as valid (set `nodata` if not so)"
+            f"{some(silent)}: no nodata value is declared; every pixel counts as valid (set `nodata` if not so)"
         )
     if impossible:
-        notes.append(f"{_some(impossible)}: no pixel can have that nodata value; every pixel counts as valid")
+        notes.append(f"{some(impossible)}: no pixel can have that nodata value; every pixel counts as valid")
 
 
 def _masks(entry: ImagerySettings, files: list[str]) -> list[Mask | None]:
@@ -235,7 +207,7 @@ def _masks(entry: ImagerySettings, files: list[str]) -> list[Mask | None]:
         wanted = [date_in(Path(f).stem, entry.date)[0] for f in files]
         lacking = [d.isoformat() for d in wanted if d not in by_date]
         if lacking:
-            raise ImageryError(f"imagery.mask.path: no mask for {_some(lacking)}")
+            raise ImageryError(f"imagery.mask.path: no mask for {some(lacking)}")
         own = [by_date[d] for d in wanted]
     if len(own) != len(files):
         raise ImageryError(f"imagery.mask.path: {len(own)} masks for {len(files)} files; give one, or one each")
@@ -266,7 +238,3 @@ def _check_same(entry: ImagerySettings, sources: list[Source]) -> None:
                 raise ImageryError(
                     f"{Path(other).name} and {Path(source.path).name} hold the same band '{band}' {when}; {mend}"
                 )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -97,6 +97,11 @@ def _bounds(own: GeoBox, crs: CRS) -> tuple[float, ...]:
         ) from error
     if not all(map(math.isfinite, found)):
         raise ImageryError(f"the imagery reaches where {crs} has no coordinates; give grid.bounds")
+    if found[0] > found[2]:
+        raise ImageryError(
+            f"the imagery crosses the antimeridian, and {crs} has no rectangle around it; choose a CRS of its region, such as "
+            f"{crs_name(own)}, or give grid.bounds for one side"
+        )
     return tuple(found)
 
 

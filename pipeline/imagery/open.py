@@ -15,6 +15,7 @@ from pipeline.imagery.cube import Cube
 from pipeline.imagery.entries import entry_sources
 from pipeline.imagery.grids import output_grid, placed_crs
 from pipeline.imagery.handles import check_pieces, open_raster
+from pipeline.imagery.paths import some
 from pipeline.imagery.sources import Source
 from pipeline.settings import GridSettings, ImagerySettings
 
@@ -55,9 +56,7 @@ def open_cube(
     dates = tuple(sorted({s.date for s in sources if s.date is not None})) or (None,)
     if dates != (None,) and any(s.date is None for s in sources):
         undated = sorted({Path(s.path).name for s in sources if s.date is None})
-        raise ImageryError(
-            f"some imagery has dates and some has none: {', '.join(undated[:4])}; give every entry a `date`"
-        )
+        raise ImageryError(f"some imagery has dates and some has none: {some(undated)}; give every entry a `date`")
     _check_complete(sources, bands, dates, notes)
     return Cube(geobox, bands, dates, tuple(sources), area_on(area, geobox) if area else None), notes
 
@@ -72,8 +71,9 @@ def _check_grids(sources: Sequence[Source], geobox: GeoBox, notes: list[str]) ->
         if not source.on_grid(geobox):
             warped[Path(path).name] = source.resampling
     if warped:
-        shown = ", ".join(list(warped)[:3]) + (f" and {len(warped) - 3} more" if len(warped) > 3 else "")
-        notes.append(f"not on the output grid, resampled ({', '.join(sorted(set(warped.values())))}): {shown}")
+        notes.append(
+            f"not on the output grid, resampled ({', '.join(sorted(set(warped.values())))}): {some(list(warped))}"
+        )
 
 
 def _check_complete(
@@ -82,9 +82,7 @@ def _check_complete(
     held = Counter((s.date, b) for s in sources for b in s.bands)
     missing = [f"{b} on {d}" for d in dates for b in bands if (d, b) not in held]
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        notes.append(f"missing, so these dates are invalid everywhere: {', '.join(missing[:3])}{more}")
-    twice = [f"{b}" if d is None else f"{b} on {d}" for (d, b), n in held.items() if n > 1]
+        notes.append(f"missing, so these dates are invalid everywhere: {some(missing)}")
+    twice = [b if d is None else f"{b} on {d}" for (d, b), n in held.items() if n > 1]
     if twice:
-        more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
-        notes.append(f"given more than once, so the first with a value counts: {', '.join(twice[:3])}{more}")
+        notes.append(f"given more than once, so the first with a value counts: {some(twice)}")
