@@ -80,7 +80,7 @@ def test_nodata_is_no_class_and_fits_the_type(codes: list[int], dtype: str, noda
 def test_many_classes_need_uint16_and_too_many_are_refused() -> None:
     legend = Legend.from_values([f"c{i}" for i in range(300)], None)
     assert legend.dtype == "uint16"
-    with pytest.raises(LabelError, match="70000 different values.*is this the field with the class"):
+    with pytest.raises(LabelError, match=r"70000 different values.*is this the field with the class"):
         Legend.from_values(range(70_000), None)
 
 
