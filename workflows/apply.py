@@ -15,6 +15,7 @@ from models.settings import SaliencySettings
 from pipeline.errors import BundleError, JobError
 from pipeline.files import fingerprint, write_text
 from pipeline.grid import Window
+from pipeline.imagery.handles import open_raster
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings
 from workflows.context import imagery_files, pathless
@@ -67,7 +68,7 @@ def apply(
     except ValidationError as error:
         raise JobError(explain(error, raw, ApplyJob, "apply")) from error
     console.stage(f"apply: {folder}")
-    cube, notes = open_cube(_with_nodata(job.imagery, bundle), job.grid, job.area)
+    cube, notes = open_cube(_with_nodata(job.imagery, bundle), job.grid, job.area, keep=tuple(bundle.bands))
     console.notes(notes)
     cube = fitted(cube, bundle)
     console.notes(unlike(cube, bundle))
@@ -116,14 +117,12 @@ def _with_nodata(entries: list[ImagerySettings], bundle: Bundle) -> list[Imagery
     values = {fact["nodata"] for fact in bundle.imagery.values()}
     if len(values) != 1 or None in values:
         return entries
-    import rasterio
-
     filled = []
     for entry in entries:
         path = entry.path if isinstance(entry.path, str) else entry.path[0]
         declared: Any = None
         if entry.nodata is None and Path(path).is_file():
-            with rasterio.open(path) as raster:
+            with open_raster(path) as raster:
                 declared = raster.nodata
         missing = entry.nodata is None and declared is None
         filled.append(entry.model_copy(update={"nodata": values.copy().pop()}) if missing else entry)
