@@ -28,7 +28,8 @@ def feature_weights(labels: VectorLabels) -> Array:
     pixel = across * abs(float(labels.geobox.resolution.y))
     shapes = labels.frame.geometry
     line = shapely.get_dimensions(shapes.to_numpy()) == 1
-    size = np.maximum(np.where(line, shapes.length / across, shapes.area / pixel), 1.0)
+    raw = shapes.to_numpy()  # in units of the grid, whatever they are: geopandas would warn of degrees
+    size = np.maximum(np.where(line, shapely.length(raw) / across, shapely.area(raw) / pixel), 1.0)
     weights = np.zeros((len(size), len(labels.legend.classes)))
     weights[np.arange(len(size)), labels.feature_class] = size
     return weights
