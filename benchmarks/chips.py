@@ -1,111 +1,159 @@
-"""How fast the chip store feeds a training: chips of 256 x 256 x 4 a second, against rasterising labels for each chip.
+"""How fast the chip store feeds training: chips of 256 x 256 x 4 per second, against rasterising labels per chip.
 
-Both ways give the same batch: values, validity and labels of random chips. One process a core reads, as loaders do.
+Two processes by default, as two cores have them; each takes its part of the chips, from the same store or the same files.
+What is compared, on the same chips in one run:
+
+- batches: the data module as training uses it: read, normalised, packed into tensors
+- reads: the bare reads of the store
+- rasterising: a window of the raster and all features rasterised for every chip, as samplers do that keep no store
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+# One thread a process: cores are counted by processes here.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import geopandas as gpd
 import numpy as np
 import rasterio
+import torch
 from common import make_raster
 from rasterio.features import rasterize
-from shapely import affinity
-from shapely.geometry import Point
+from rasterio.windows import Window
+from shapely.geometry import box
 
-from pipeline.engine import cores, dask_client
+from pipeline.engine import dask_client
 from pipeline.imagery.open import open_cube
-from pipeline.samples.chips import ChipStore
+from pipeline.imagery.statistics import Statistics
+from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
+from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.features import open_labels
 from pipeline.samples.folds import TRAIN, make_folds
 from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, LabelSettings
 
 SIZE = 256
+BATCH = 16
 
 
-def from_store(path: Path, seed: int, n: int) -> int:
-    """Read n random chips of the store: values, validity, labels."""
-    store = ChipStore.open(path)
-    for i in np.random.default_rng(seed).integers(len(store), size=n):
-        values = store.values[int(i)]
-        valid = np.isfinite(values).all(1)
-        labels = store.targets(int(i), 0, TRAIN)
-        assert valid.shape[1:] == labels.shape
-    return n
+def make_labels(path: Path, raster: Path, features: int) -> Path:
+    """Write squares of 8 classes, scattered over the raster."""
+    with rasterio.open(raster) as dataset:
+        left, bottom, right, top = dataset.bounds
+    rng = np.random.default_rng(0)
+    side = rng.uniform(50, 400, features)
+    x, y = rng.uniform(left, right - side), rng.uniform(bottom, top - side)
+    shapes = [box(a, b, a + s, b + s) for a, b, s in zip(x, y, side, strict=True)]
+    gpd.GeoDataFrame({"class": rng.integers(1, 9, features)}, geometry=shapes, crs="EPSG:32633").to_file(path)
+    return path
 
 
-def from_files(raster: Path, labels: Path, seed: int, n: int) -> int:
-    """Read n random chips from the raster and rasterise the labels of each, as samplers without a store do."""
-    frame = gpd.read_file(labels)
-    rng = np.random.default_rng(seed)
-    with rasterio.open(raster) as source:
-        index = frame.sindex
-        for _ in range(n):
-            row, column = rng.integers(0, source.height // SIZE, 2) * SIZE
-            window = rasterio.windows.Window(column, row, SIZE, SIZE)
-            values = source.read(window=window, out_dtype="float32")
-            transform = source.window_transform(window)
-            bounds = rasterio.windows.bounds(window, source.transform)
-            found = frame.iloc[index.query(gpd.GeoSeries.from_wkt([_box(bounds)])[0])]
-            shapes = list(zip(found.geometry, found["code"], strict=True))
-            labels_ = (
-                rasterize(shapes, (SIZE, SIZE), transform=transform) if shapes else np.zeros((SIZE, SIZE), np.uint8)
+def cut(folder: Path, raster: Path, labels: Path) -> ChipStore:
+    """Cut the store."""
+    cube, _ = open_cube([ImagerySettings(path=str(raster))], None, None)
+    found = open_labels(LabelSettings(path=str(labels), field="class"), None, cube.geobox)
+    folds = make_folds(found, FoldSettings(method="blocks", k=0), 0)
+    with dask_client(ComputeSettings()) as client:
+        return cut_chips(
+            cube, found, folds, size=SIZE, path=folder / "chips.zarr", key="", max_per_class=1, seed=0, client=client
+        )  # fmt: skip
+
+
+def batches(store: ChipStore, part: Any, _: Path, __: Path) -> None:
+    """Load this part of the chips through the data module."""
+    bands = int(store.values.shape[2])
+    statistics = Statistics(np.full(bands, 2000, np.float32), np.full(bands, 500, np.float32))
+    data = ChipDataModule(store.path, ALL, statistics, batch_size=BATCH).train_dataloader()
+    for i in range(0, len(part), BATCH):
+        data.dataset[part[i : i + BATCH]]
+
+
+def reads(store: ChipStore, part: Any, _: Path, __: Path) -> None:
+    """Read values and labels of this part of the chips."""
+    for i in range(0, len(part), BATCH):
+        store.read(part[i : i + BATCH])
+
+
+def rasterising(store: ChipStore, part: Any, raster: Path, labels: Path) -> None:
+    """Read a window and rasterise the features in it, chip by chip."""
+    features = gpd.read_file(labels)
+    with rasterio.open(raster) as dataset:
+        for i in part:
+            y, x = (int(v) for v in store.origins[i])
+            window = Window(x, y, SIZE, SIZE)
+            dataset.read(window=window)
+            near = features.cx[slice(*_span(dataset, x)), slice(*_span(dataset, y, rows=True))]
+            rasterize(
+                zip(near.geometry, near["class"], strict=True), (SIZE, SIZE), transform=dataset.window_transform(window)
             )
-            assert (values != 0).all(0).shape == labels_.shape
-    return n
 
 
-def _box(bounds: tuple[float, float, float, float]) -> str:
-    left, bottom, right, top = bounds
-    return f"POLYGON(({left} {bottom},{left} {top},{right} {top},{right} {bottom},{left} {bottom}))"
+def _span(dataset: Any, start: int, rows: bool = False) -> tuple[float, float]:
+    t = dataset.transform
+    origin, step = (t.f, t.e) if rows else (t.c, t.a)
+    return tuple(sorted((origin + step * start, origin + step * (start + SIZE))))  # type: ignore[return-value]
+
+
+def child(name: str, path: Path, part: Any, raster: Path, labels: Path, gate: Any, spent: Any) -> None:
+    """Do one part of the work once all processes are ready; report its seconds."""
+    torch.set_num_threads(1)
+    work: Callable[..., None] = {"batches": batches, "reads": reads, "rasterising": rasterising}[name]
+    store = ChipStore.open(path)
+    work(store, part[:BATCH], raster, labels)
+    gate.wait()
+    start = time.perf_counter()
+    work(store, part, raster, labels)
+    spent.put(time.perf_counter() - start)
+
+
+def rate(name: str, store: ChipStore, chips: Any, processes: int, raster: Path, labels: Path) -> float:
+    """Return chips per second of all processes together."""
+    context = multiprocessing.get_context("spawn")
+    gate, spent = context.Barrier(processes), context.Queue()
+    parts = np.array_split(chips, processes)
+    running = [
+        context.Process(target=child, args=(name, store.path, part, raster, labels, gate, spent)) for part in parts
+    ]
+    for process in running:
+        process.start()
+    seconds = max(spent.get() for _ in running)
+    for process in running:
+        process.join()
+    return len(chips) / seconds
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--chips", type=int, default=3000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=4096, help="side of the raster in pixels")
+    parser.add_argument("--features", type=int, default=4000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=4, help="times each chip is read")
     options = parser.parse_args()
-    workers = cores()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         raster = make_raster(folder / "scene.tif", options.side)
-        labels = folder / "labels.gpkg"
-        rng = np.random.default_rng(0)
-        with rasterio.open(raster) as source:
-            places = [source.transform @ tuple(p) for p in rng.uniform(0, options.side, (2000, 2))]
-        shapes = [affinity.scale(Point(p).buffer(rng.uniform(40, 200)), 1, rng.uniform(0.4, 1)) for p in places]
-        frame = gpd.GeoDataFrame({"code": 1 + np.arange(len(shapes)) % 8}, geometry=shapes, crs="EPSG:32633")
-        frame.to_file(labels)
-        cube, _ = open_cube([ImagerySettings(path=str(raster))], None, None)
-        opened = open_labels(LabelSettings(path=str(labels), field="code"), None, cube.geobox)
-        folds = make_folds(opened, FoldSettings(method="features", k=0), 0)
-        path = folder / "chips.zarr"
+        labels = make_labels(folder / "labels.gpkg", raster, options.features)
         start = time.perf_counter()
-        with dask_client(ComputeSettings()) as client:
-            store = cut_chips(cube, opened, folds, size=SIZE, path=path, key="", max_per_class=1, seed=0, client=client)
-        cut = time.perf_counter() - start
-        with ProcessPoolExecutor(workers) as pool:
-            list(pool.map(from_store, [path] * workers, range(workers), [50] * workers))
-            start = time.perf_counter()
-            done = sum(pool.map(from_store, [path] * workers, range(workers), [options.chips] * workers))
-            fed = done / (time.perf_counter() - start)
-            start = time.perf_counter()
-            few = max(50, options.chips // 20)
-            done = sum(pool.map(from_files, [raster] * workers, [labels] * workers, range(workers), [few] * workers))
-            rasterised = done / (time.perf_counter() - start)
-        print(f"{len(store)} chips of {SIZE} x {SIZE} x 4, {workers} processes")
-        print(f"cutting, once            {len(store) / cut:7.0f} chips/s")
-        print(f"from the chip store      {fed:7.0f} chips/s")
-        print(f"rasterising each chip    {rasterised:7.0f} chips/s")
-        print(f"ratio                    {fed / rasterised:7.1f}")
+        store = cut(folder, raster, labels)
+        n = len(store.indices(ALL, TRAIN))
+        print(f"{n} chips of {SIZE} x {SIZE} x 4 cut in {time.perf_counter() - start:.1f} s")
+        rng = np.random.default_rng(0)
+        chips = np.concatenate([rng.permutation(n) for _ in range(options.repeat)])
+        base = rate("rasterising", store, chips[:n], options.processes, raster, labels)
+        print(f"rasterising {base:7.0f} chips/s")
+        for name in ("reads", "batches"):
+            found = rate(name, store, chips, options.processes, raster, labels)
+            print(f"{name:<11} {found:7.0f} chips/s, {found / base:.1f} times rasterising per chip")
 
 
 if __name__ == "__main__":

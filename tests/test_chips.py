@@ -353,6 +353,29 @@ def test_chips_are_single_uncompressed_chunks(labels: VectorLabels, client: Clie
     assert values.shards is None
 
 
+@pytest.mark.parametrize("size", [1, 16])
+def test_batches_are_read_as_zarr_reads_them(labels: VectorLabels, client: Client, tmp_path: Path, size: int) -> None:
+    # A hole makes chips of nothing but zeros in the truth.
+    cube = MadeUpCube(labels.geobox, invalid=(Window(y=0, x=0, height=16, width=60),))
+    store, _ = cut(labels, client, tmp_path, size=size, cube=cube)
+    chips = np.random.default_rng(0).permutation(len(store))
+    values, truth = store.read(chips)
+    np.testing.assert_array_equal(values, store.values[:][chips])
+    np.testing.assert_array_equal(truth, store.truth[:][chips])
+
+
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_a_damaged_chip_is_named(labels: VectorLabels, client: Client, tmp_path: Path, left: int | None) -> None:
+    store, _ = cut(labels, client, tmp_path, size=16)
+    file = store.path / "values" / "c" / "3" / "0" / "0" / "0" / "0"
+    if left is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(ReadError, match=f"values/c/3/0/0/0/0: a chip is damaged, {left or 0} of 4096 bytes"):
+        store.read(np.array([0, 3]))
+
+
 def test_labels_over_a_wide_land_are_cut_by_many_tasks(client: Client, tmp_path: Path) -> None:
     geobox = grid(1500, 1300)
     shapes = [square(r, c, 9) for r in range(20, 1480, 130) for c in range(20, 1280, 130)]

@@ -71,5 +71,9 @@ class Statistics:
         valid : (..., T, H, W) bool
         """
         shape = (-1, 1, 1)
-        normal = (values - self.mean.reshape(shape)) / self.std.reshape(shape)
-        return np.where(np.expand_dims(valid, -3), normal, np.float32(0)).astype(np.float32, copy=False)
+        normal = np.subtract(values, self.mean.reshape(shape), dtype=np.float32)
+        normal /= self.std.reshape(shape)
+        # In place, and only where there is something to do: batches and blocks are large, and most are valid throughout.
+        if not valid.all():
+            np.copyto(normal, np.float32(0), where=~np.expand_dims(valid, -3))
+        return normal

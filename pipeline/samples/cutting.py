@@ -92,8 +92,9 @@ def cut_chips(
     if temporary.exists():
         shutil.rmtree(temporary)
     try:
-        group = _create(temporary, cube, sum(len(s.origins) for s in surveys), size, rounds, classes)
-        _cut(cutter, windows, surveys, group, client, steps)
+        group = zarr.open_group(temporary, mode="w")
+        arrays = _create(group, cube, sum(len(s.origins) for s in surveys), size, rounds, classes)
+        _cut(cutter, windows, surveys, arrays, client, steps)
         group.attrs.update(
             {
                 "key": key,
@@ -141,7 +142,7 @@ def _survey_one(cutter: Cutter, _: int, window: Window) -> Survey:
 
 
 def _cut(
-    cutter: Cutter, windows: list[Window], surveys: list[Survey], group: Any, client: Client, steps: _Steps
+    cutter: Cutter, windows: list[Window], surveys: list[Survey], arrays: dict[str, Any], client: Client, steps: _Steps
 ) -> None:
     """Cut and write all chips.
 
@@ -150,21 +151,23 @@ def _cut(
     pieces: dict[int, dict[str, Array]] = {}
     starts = np.cumsum([0, *(len(s.origins) for s in surveys)]).tolist()
     items = [
-        (start, w, s.origins, group if cutter.size > 1 else None)
+        (start, w, s.origins, arrays if cutter.size > 1 else None)
         for start, w, s in zip(starts, windows, surveys, strict=False)
         if len(s.origins)
     ]
     _run(_cut_one, cutter, items, pieces.__setitem__, client, steps)
     order = sorted(pieces)
     for name in list(pieces[order[0]]) if order else ():
-        group[name][:] = np.concatenate([pieces[start].pop(name) for start in order])
+        arrays[name][:] = np.concatenate([pieces[start].pop(name) for start in order])
 
 
-def _cut_one(cutter: Cutter, start: int, window: Window, origins: Array, group: Any) -> dict[str, Array]:
+def _cut_one(
+    cutter: Cutter, start: int, window: Window, origins: Array, arrays: dict[str, Any] | None
+) -> dict[str, Array]:
     made = cutter.cut(window, origins)
-    if group is not None:
+    if arrays is not None:
         for name in ("values", "truth"):
-            group[name][start : start + len(origins)] = made.pop(name)
+            arrays[name][start : start + len(origins)] = made.pop(name)
     return made
 
 
@@ -196,9 +199,8 @@ def _call(task: tuple[Callable[..., Any], Cutter, tuple[Any, ...]]) -> Any:
     return work(cutter, *item)
 
 
-def _create(path: Path, cube: Cube, n: int, size: int, rounds: int, classes: int) -> Any:
+def _create(group: zarr.Group, cube: Cube, n: int, size: int, rounds: int, classes: int) -> dict[str, Any]:
     times, bands, _, _ = cube.shape
-    group = zarr.open_group(path, mode="w")
     chunk = _PIXELS if size == 1 else 1
     shapes: dict[str, tuple[tuple[int, ...], str, int]] = {
         "values": ((n, times, bands, size, size), "float32", chunk),
@@ -206,7 +208,16 @@ def _create(path: Path, cube: Cube, n: int, size: int, rounds: int, classes: int
         "counts": ((n, rounds + 1, 4, classes), "int32", _PIXELS),
         "origin": ((n, 2), "int32", _PIXELS),
     }
-    for name, (shape, dtype, first) in shapes.items():
-        # Uncompressed: a training reads each chip once an epoch, and decoding would be what it waits for.
-        group.create_array(name, shape=shape, dtype=dtype, chunks=(min(first, max(n, 1)), *shape[1:]), compressors=None)
-    return group
+    return {
+        name: group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(min(first, max(n, 1)), *shape[1:]),
+            # A training reads each chip once an epoch, and decoding would be what it waits for.
+            compressors=None,
+            # Chips are read by their files: one of zeros has one too.
+            config={"write_empty_chunks": True},
+        )
+        for name, (shape, dtype, first) in shapes.items()
+    }

@@ -125,7 +125,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
         # Samples of one pixel share chunks: read once, for reading each by itself would read every chunk thousands of times.
         self.held: tuple[Array, Array] | None = None
         if store.size == 1:
-            self.held = (np.asarray(store.values[:])[chips], np.asarray(store.truth[:])[chips])
+            self.held = store.read(chips)
 
     def __len__(self) -> int:
         return len(self.chips)
@@ -134,8 +134,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
         if self.held is not None:
             values, truth = self.held[0][places], self.held[1][places]
         else:
-            values = np.stack([self.store.values[int(self.chips[i])] for i in places])
-            truth = np.stack([self.store.truth[int(self.chips[i])] for i in places])
+            values, truth = self.store.read(self.chips[places])
         valid = np.isfinite(values).all(2)
         cube = torch.from_numpy(self.statistics.normalise(values, valid))
         labels = torch.from_numpy(self.store.targets_of(truth, self.round_, self.role).astype(np.int64))
@@ -155,8 +154,13 @@ def _turned(batch: dict[str, Tensor], augment: tuple[str, ...]) -> dict[str, Ten
     mirror = torch.rand(n) < 0.5 if "flip" in augment else torch.zeros(n, dtype=torch.bool)
     made = dict(batch)
     for name in ("cube", "valid", "labels"):
-        turned = [torch.rot90(chip, int(k), (-2, -1)) for chip, k in zip(batch[name], turns, strict=True)]
-        made[name] = torch.stack([chip.flip(-1) if m else chip for chip, m in zip(turned, mirror, strict=True)])
+        plain = batch[name].numpy()
+        turned = np.empty_like(plain)
+        for into, chip, k, m in zip(turned, plain, turns.tolist(), mirror.tolist(), strict=True):
+            # Views in numpy: each chip is copied once.
+            view = np.rot90(chip, k, (-2, -1))
+            into[...] = view[..., ::-1] if m else view
+        made[name] = torch.from_numpy(turned)
     return made
 
 
