@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 from places import frame, grid, opened, scattered, square
-from shapely.geometry import LineString, Point
+from shapely.geometry import LineString, Point, box
 
 from pipeline.errors import LabelError
 from pipeline.grid import Window, whole
@@ -19,6 +21,7 @@ from pipeline.samples.features import open_labels
 from pipeline.samples.folds import NONE, TEST, TRAIN, VAL, Folds, Round, make_folds
 from pipeline.samples.labels import IGNORE, Labels, VectorLabels
 from pipeline.samples.stratify import assign
+from pipeline.samples.units import feature_weights
 from pipeline.settings import FoldSettings, LabelSettings
 
 
@@ -230,11 +233,27 @@ def test_a_raster_of_labels_is_divided_by_blocks(tmp_path: Path) -> None:
 
 
 def test_lines_weigh_by_their_length(tmp_path: Path) -> None:
-    from pipeline.samples.units import feature_weights
-
     line = LineString([(500_005, 4_999_995), (500_205, 4_999_995)])
     labels = opened(tmp_path / "a.gpkg", frame([line, square(20, 20, 4)], ["a", "b"]))
     assert feature_weights(labels).tolist() == [[20, 0], [0, 16]]
+
+
+def test_a_class_that_a_split_leaves_out_of_the_test_is_named(tmp_path: Path) -> None:
+    folds = divided(scattered(tmp_path / "a.gpkg", [20, 2]), k=0)
+    assert [n for n in folds.notes if "no labels" in n][0].startswith("folds: no labels to ")
+    assert "'class 1'; folds.k would give them some" in folds.notes[-1]
+
+
+def test_features_on_a_grid_of_degrees_are_divided(tmp_path: Path) -> None:
+    geobox = GeoBox((60, 60), Affine(1e-4, 0, 15, 0, -1e-4, 45.15), "EPSG:4326")
+    shapes = [
+        box(15 + c * 1e-3, 45.15 - r * 1e-3 - 4e-4, 15 + c * 1e-3 + 4e-4, 45.15 - r * 1e-3)
+        for r in range(6)
+        for c in range(6)
+    ]
+    labels = opened(tmp_path / "a.gpkg", frame(shapes, list("abcabc") * 6, crs="EPSG:4326"), geobox)
+    np.testing.assert_allclose(feature_weights(labels).sum(1), 16)
+    assert divided(labels).k == 0
 
 
 # -- a field says so
@@ -291,7 +310,6 @@ def test_the_buffer_is_the_halo_unless_it_is_given(tmp_path: Path) -> None:
 
 def test_labels_of_a_real_scene_are_cross_validated(data: Path) -> None:
     import rasterio
-    from odc.geo.geobox import GeoBox
 
     folder = data / "landsat_chiapas"
     with rasterio.open(folder / "LE70220491999322EDC01_stack.gtif") as raster:

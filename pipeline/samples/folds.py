@@ -143,6 +143,12 @@ def _made(
     labels: Labels, weights: Array, fold: Array, k: int, method: str, buffer: int, notes: list[str], **places: Any
 ) -> Folds:
     names = tuple(f"fold {i + 1}" for i in range(k)) if k else SPLIT
+    for f, purpose in ((1, "stop by"), (2, "be measured by")) if not k else ():
+        lacking = [c.name for c, w in zip(labels.legend.classes, weights[fold == f].T, strict=True) if not w.any()]
+        if lacking:
+            notes.append(
+                f"folds: no labels to {purpose} for {', '.join(map(repr, lacking))}; folds.k would give them some"
+            )
     return Folds(method, names, _rounds(weights, fold, k, labels), buffer, notes, **places)
 
 

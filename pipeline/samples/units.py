@@ -26,10 +26,10 @@ def feature_weights(labels: VectorLabels) -> Array:
     """Return the size of each feature in pixels under its class, (n, K); a line's is its length."""
     across = abs(float(labels.geobox.resolution.x))
     pixel = across * abs(float(labels.geobox.resolution.y))
-    shapes = labels.frame.geometry
-    line = shapely.get_dimensions(shapes.to_numpy()) == 1
-    raw = shapes.to_numpy()  # in units of the grid, whatever they are: geopandas would warn of degrees
-    size = np.maximum(np.where(line, shapely.length(raw) / across, shapely.area(raw) / pixel), 1.0)
+    shapes = labels.frame.geometry.to_numpy()
+    line = shapely.get_dimensions(shapes) == 1
+    # In units of the grid's CRS, also where they are degrees: what counts is pixels.
+    size = np.maximum(np.where(line, shapely.length(shapes) / across, shapely.area(shapes) / pixel), 1.0)
     weights = np.zeros((len(size), len(labels.legend.classes)))
     weights[np.arange(len(size)), labels.feature_class] = size
     return weights
