@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,14 @@ def made(shapes: list[Any], classes: Any, geobox: GeoBox, all_touched: bool = Fa
     features = frame(shapes, [f"c{i}" for i in classes]).assign(class_index=np.asarray(classes, np.int16))
     legend = Legend.from_values(["c0", "c1", "c2"], None)
     return VectorLabels(geobox=geobox, legend=legend, frame=features, all_touched=all_touched)
+
+
+def test_threads_read_labels_at_once_without_a_warning() -> None:
+    labels = made([square(2, 2, 9)], [0], grid(16, 18))
+    window = Window(y=0, x=0, height=16, width=18)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: int((labels.read(window).codes == 0).sum()), range(2000)))
+    assert set(found) == {81}
 
 
 def test_lines_label_every_pixel_they_pass_and_points_their_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 Array = np.ndarray[Any, Any]
+
+_rasterising = threading.Lock()
 
 IGNORE = -1
 """Class index of pixels that are not labelled."""
@@ -134,7 +137,10 @@ class VectorLabels(Labels):
             # Runs of one kind, one after the other: the order of the file holds across kinds too.
             for touched, run in groupby(found, key=lambda i: self.all_touched or bool(self._thin[i])):
                 shapes = [(self._shapes[i], i) for i in run]
-                rasterize(shapes, out=feature, transform=frame.affine, all_touched=touched)
+                # Within, rasterio filters warnings, which is the process's to do: threads that do so at once undo each
+                # other's filters, and a needless warning about a raster without a position comes through.
+                with _rasterising:
+                    rasterize(shapes, out=feature, transform=frame.affine, all_touched=touched)
             feature[_outside(window, self.geobox)] = -1
             labelled = feature >= 0
             codes[labelled] = self._classes[feature[labelled]]
