@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -16,27 +16,13 @@ from pyproj import Geod
 from rasterio.enums import Resampling
 from rasterio.warp import transform as to_crs
 
+from pipeline.maps.layers import LegendEntry
+
 Array = np.ndarray[Any, Any]
 
 # Part of the picture's width that a scale bar may take.
 _BAR = 0.28
 _RAMP = 255
-
-
-class LegendEntry(Protocol):
-    """A class of the legend."""
-
-    @property
-    def name(self) -> str:
-        """Name, as given by the user."""
-
-    @property
-    def code(self) -> int:
-        """Value in the class map."""
-
-    @property
-    def color(self) -> str:
-        """Colour as ``#rrggbb``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

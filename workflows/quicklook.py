@@ -13,7 +13,8 @@ import rasterio
 from rasterio.enums import Resampling
 
 from pipeline.files import whole_file
-from workflows.pictures import LegendEntry, decimated, frame, indexed, read_small
+from pipeline.maps.layers import LegendEntry
+from workflows.pictures import decimated, frame, indexed, read_small
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -16,8 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.files import whole_file, write_text
 from pipeline.maps.areas import AreaRow
+from pipeline.maps.layers import LegendEntry
 from workflows import charts
-from workflows.pictures import LegendEntry, class_picture, ramp_picture
+from workflows.pictures import class_picture, ramp_picture
 from workflows.quicklook import quicklook, terminal_picture
 from workflows.verdict import figure, hectares, percent, verdict
 
