@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from pipeline.errors import ImageryError, nearest
 from pipeline.grid import Window, whole, wkt
 from pipeline.imagery.area import inside_area
+from pipeline.imagery.dates import Period
 from pipeline.imagery.plan import Piece, pieces
 from pipeline.imagery.sources import Source
 
@@ -56,6 +57,8 @@ class Cube:
         Where values come from. Of two sources for one date and band, the first with a value counts.
     area : BaseGeometry or None
         Outside it nothing is valid; in the CRS of the grid.
+    origin : datetime.date or None
+        Day zero of `time`; None: the first date.
     """
 
     geobox: GeoBox
@@ -63,6 +66,7 @@ class Cube:
     dates: tuple[datetime.date | None, ...]
     sources: tuple[Source, ...]
     area: BaseGeometry | None = None
+    origin: datetime.date | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -71,9 +75,32 @@ class Cube:
 
     @cached_property
     def time(self) -> Array:
-        """Days since the first date, (T,) float32; [0] where imagery is undated."""
-        first = self.dates[0]
+        """Days since the origin, (T,) float32; 0 where there is no date."""
+        first = self.origin or self.dates[0]
         return np.array([(d - first).days if d and first else 0 for d in self.dates], dtype=np.float32)
+
+    def during(self, period: Period, length: int | None = None) -> Cube:
+        """Return the cube of one period; its time counts from the first day of the period.
+
+        Parameters
+        ----------
+        period : Period
+            Only dates within it are kept.
+        length : int, optional
+            So many dates: where the period has fewer, dates without any image follow, None, invalid everywhere.
+
+        Raises
+        ------
+        ImageryError
+            If there is no image in the period; says from when to when there are.
+        """
+        dates: tuple[datetime.date | None, ...] = tuple(d for d in self.dates if d in period)
+        if not dates:
+            known = [d for d in self.dates if d is not None]
+            there = f"it reaches from {known[0]} to {known[-1]}" if known else "it has no dates"
+            raise ImageryError(f"there is no image from {period}: {there}")
+        dates += (None,) * ((length or 0) - len(dates))
+        return replace(self, dates=dates, origin=period.start)
 
     @cached_property
     def _plan(self) -> tuple[Piece, ...]:
@@ -192,4 +219,5 @@ class Cube:
             self.dates,
             self.sources,
             area,
+            self.origin,
         )

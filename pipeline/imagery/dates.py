@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ImageryError
@@ -21,6 +22,35 @@ _PARTS = {
     "%M": r"\d{2}",
     "%S": r"\d{2}",
 }
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Period:
+    """A stretch of time, both ends included: an agricultural year, a season.
+
+    Attributes
+    ----------
+    start, end : datetime.date
+        First and last day.
+    """
+
+    start: datetime.date
+    end: datetime.date
+
+    def __post_init__(self) -> None:
+        if self.end < self.start:
+            raise ImageryError(f"a period ends before it starts: {self}")
+
+    def __contains__(self, date: datetime.date | None) -> bool:
+        return date is not None and self.start <= date <= self.end
+
+    @property
+    def name(self) -> str:
+        """What folders are called that hold something of this period: ``2011-09-01_2012-08-31``."""
+        return f"{self.start}_{self.end}"
+
+    def __str__(self) -> str:
+        return f"{self.start} to {self.end}"
 
 
 def date_in(name: str, pattern: str) -> tuple[datetime.date, str]:
