@@ -64,7 +64,7 @@ def cut(folder: Path, raster: Path, labels: Path) -> ChipStore:
     folds = make_folds(found, FoldSettings(method="blocks", k=0), 0)
     with dask_client(ComputeSettings()) as client:
         return cut_chips(
-            cube, found, folds, size=SIZE, path=folder / "chips.zarr", key="", max_per_class=1, seed=0, client=client
+            [cube], found, folds, size=SIZE, path=folder / "chips.zarr", key="", max_per_class=1, seed=0, client=client
         )  # fmt: skip
 
 

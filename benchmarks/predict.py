@@ -53,7 +53,9 @@ def main() -> None:
         blocks = job.blocks()
         scorer = load_scorer(folder / "model", bundle.checksum)
         side = blocks.size + 2 * blocks.halo
-        tensors = scorer.tensors(np.zeros((1, 4, side, side), np.float32), np.ones((1, side, side), bool))
+        tensors = scorer.tensors(
+            np.zeros((1, 1, 4, side, side), np.float32), np.ones((1, 1, side, side), bool), np.zeros((1, 1), np.float32)
+        )
 
         def forward(_: int) -> int:
             with scorer.turn():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
@@ -80,13 +80,56 @@ class ClassSettings(Settings):
 class LabelSettings(Settings):
     """The reference data: what is where."""
 
-    path: str = Field(description="Vector file, CSV of points (x, y or lon, lat), or a label raster.")
+    path: str | None = Field(
+        None, description="Vector file, CSV of points (x, y or lon, lat), or a label raster. Either this or `series`."
+    )
     layer: str | None = Field(None, description="Layer of the vector file. Default: the only one.")
     field: str | None = Field(None, description="Field with the label. A label raster needs none.")
+    from_: str | None = Field(
+        None,
+        alias="from",
+        description="Field with the first day on which a label holds: each sample sees the images of its own period, and "
+        "their days are counted from that day.",
+    )
+    to: str | None = Field(None, description="Field with the last day on which a label holds; that day is within it.")
+    series: str | None = Field(
+        None,
+        description="Table of labelled series (parquet or csv): a row per sample and date, a column per band. Trains a "
+        "pixel network without imagery.",
+    )
+    samples: str | None = Field(
+        None,
+        description="Table with a row per sample: its label, and if known its longitude and latitude, period and fold. "
+        "Default: these columns stand in `series` itself.",
+    )
+    id: str = Field("sample_id", description="Column that names the sample, in `series` and `samples`.")
+    date: str = Field("date", description="Column of `series` with the date.")
+    bands: list[str] | None = Field(
+        None, description="Columns of `series` that are bands. Default: all columns of numbers that are nothing else."
+    )
+    fold: str | None = Field(
+        None, description="Field with the fold of each label: train, val, test, or folds to be cross-validated."
+    )
     crs: str | None = Field(None, description="CRS of labels that state none. A CSV with lon, lat is EPSG:4326.")
     all_touched: bool = Field(
         False, description="Label every pixel a polygon touches, not only those whose centre it covers."
     )
+
+    @property
+    def file(self) -> str:
+        """The vector file or raster; of labels that are a table of series, the table."""
+        return str(self.path or self.series)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.path is None) == (self.series is None):
+            found = "both" if self.path else "neither"
+            raise ValueError(f"give `path` (features or a raster on imagery) or `series` (a table), found {found}")
+        if (self.from_ is None) != (self.to is None):
+            raise ValueError("`from` and `to` go together: the first and the last day of a label; found one of them")
+        if self.series is None and (self.samples or self.bands):
+            raise ValueError("`samples` and `bands` belong to a table of series: give `series` too")
+        return self
 
 
 class FoldSettings(Settings):

@@ -34,6 +34,7 @@ def test_the_item_is_read_by_pystac_and_its_checksums_hold(maps):
     path = write_item(
         folder,
         layers,
+        run=folder.parent,
         item_id="a-1",
         cube_dates=[datetime.date(2020, 3, 1), None, datetime.date(2020, 1, 5)],
         created=CREATED,
@@ -66,7 +67,7 @@ def test_the_same_files_give_the_same_item(maps):
     folder, layers = maps
 
     def made() -> bytes:
-        return write_item(folder, layers, item_id="a", cube_dates=[None], created=CREATED).read_bytes()
+        return write_item(folder, layers, run=folder.parent, item_id="a", cube_dates=[None], created=CREATED).read_bytes()
 
     first = made()
     assert first == made()
@@ -78,7 +79,7 @@ def test_provenance_is_linked_where_it_lies(maps):
     (folder.parent / "model").mkdir()
     (folder.parent / "model" / "bundle.json").write_text("{}")
     (folder.parent / "job.yaml").write_text("")
-    path = write_item(folder, layers, item_id="a", cube_dates=[None], created=CREATED)
+    path = write_item(folder, layers, run=folder.parent, item_id="a", cube_dates=[None], created=CREATED)
     links = {link["href"] for link in json.loads(path.read_text())["links"] if link["rel"] == "derived_from"}
     assert links == {"../model/bundle.json", "../job.yaml"}
 

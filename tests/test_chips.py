@@ -22,7 +22,7 @@ from pipeline.imagery.cube import Tile
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples import cutting
 from pipeline.samples.chips import ALL, ChipStore, planes
-from pipeline.samples.cutter import Cutter, buffered
+from pipeline.samples.cutter import Cutter, Land, buffered
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds, make_folds
 from pipeline.samples.labels import IGNORE, VectorLabels
@@ -60,7 +60,7 @@ def cut(
     divided = make_folds(labels, FoldSettings.model_validate(folds), buffer)
     cube = cube or MadeUpCube(labels.geobox, dates=DATES)
     store = cut_chips(
-        cube,
+        [cube],
         labels,
         divided,
         size=size,
@@ -322,7 +322,7 @@ def test_a_store_is_whole_or_absent_and_an_old_one_is_kept(
 def test_a_task_that_keeps_failing_names_its_place(
     labels: VectorLabels, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Cutter, land: Window) -> None:
+    def fails(self: Cutter, land: Land) -> None:
         raise MemoryError("no more")
 
     monkeypatch.setattr(Cutter, "survey", fails)
@@ -336,7 +336,7 @@ def test_progress_ends_at_the_whole(labels: VectorLabels, client: Client, tmp_pa
     told: list[tuple[int, int]] = []
     folds = make_folds(labels, FoldSettings(), 5)
     cut_chips(
-        MadeUpCube(labels.geobox), labels, folds, size=8, path=tmp_path / "c.zarr", key="k", max_per_class=9, seed=0,
+        [MadeUpCube(labels.geobox)], labels, folds, size=8, path=tmp_path / "c.zarr", key="k", max_per_class=9, seed=0,
         client=client, progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert [done for done, _ in told] == list(range(1, len(told) + 1))

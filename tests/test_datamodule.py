@@ -28,7 +28,7 @@ def store_of(path: Path, size: int, labels: VectorLabels | None = None) -> ChipS
     folds = make_folds(labels, FoldSettings(), 2)
     with dask_client(ComputeSettings(threads=1)) as client:
         return cut_chips(
-            cube, labels, folds, size=size, path=path / f"{size}.zarr", key="k", max_per_class=10**6, seed=0, client=client
+            [cube], labels, folds, size=size, path=path / f"{size}.zarr", key="k", max_per_class=10**6, seed=0, client=client
         )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def cut(folder: Path, size: int, halo: int, folds: dict[str, object]) -> ChipSto
     divided = make_folds(labels, FoldSettings.model_validate(folds), halo)
     with dask_client(ComputeSettings(threads=2)) as client:
         return cut_chips(
-            cube, labels, divided, size=size, path=folder / f"chips{size}.zarr", key="k", max_per_class=10_000, seed=0,
+            [cube], labels, divided, size=size, path=folder / f"chips{size}.zarr", key="k", max_per_class=10_000, seed=0,
             client=client,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from models.inference import scores
+from models.network import PixelNetwork
 from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError
 from pipeline.grid import BlockGrid, round_up
@@ -21,10 +23,14 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from pipeline.imagery.cube import Cube
-    from pipeline.samples.chips import Places
+    from pipeline.samples.chips import ChipStore, Places
+
+Array = np.ndarray[Any, Any]
 
 # Labelled places are scattered: small blocks read little that nobody asks for.
 _BLOCK = 256
+# Samples of single pixels scored at once.
+_SAMPLES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +46,10 @@ class Assessed:
     """
 
     places: Places
-    scores: np.ndarray[Any, Any]
+    scores: Array
 
 
-def probabilities(scores: np.ndarray[Any, Any], temperature: float) -> np.ndarray[Any, Any]:
+def probabilities(scores: Array, temperature: float) -> Array:
     """Return calibrated probabilities (N, K) float64 of scores (N, K)."""
     return np.asarray(softmax(scores.astype(np.float64) / temperature, axis=1))
 
@@ -52,45 +58,89 @@ def probabilities(scores: np.ndarray[Any, Any], temperature: float) -> np.ndarra
 class _Task:
     bundle: Path
     checksum: str
-    cube: Cube
+    cubes: tuple[Cube, ...]
     blocks: BlockGrid
-    places: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+    places: dict[tuple[int, int], tuple[Array, Array]]
 
-    def __call__(self, index: int) -> np.ndarray[Any, Any]:
+    def __call__(self, item: tuple[int, int]) -> Array:
         scorer = load_scorer(self.bundle, self.checksum)
-        block = self.blocks[index]
-        tile = self.cube.read(block.padded)
+        period, index = item
+        block, cube = self.blocks[index], self.cubes[period]
+        tile = cube.read(block.padded)
         with scorer.turn():
-            found = scores(scorer.network, *scorer.tensors(tile.values, tile.valid))[0].cpu().numpy()
-        rows, columns = self.places[index]
+            tensors = scorer.tensors(tile.values[None], tile.valid[None], cube.time[None])
+            found = scores(scorer.network, *tensors)[0].cpu().numpy()
+        rows, columns = self.places[item]
         return np.ascontiguousarray(found[:, rows - block.padded.y, columns - block.padded.x].T)
 
 
-def assess(bundle: Bundle, folder: Path, cube: Cube, where: Places, client: Client) -> Assessed:
-    """Score labelled pixels with a bundle, block by block, each with the full context the network needs.
+def assess(
+    bundle: Bundle,
+    folder: Path,
+    store: ChipStore,
+    round_: int,
+    role: int,
+    cubes: Sequence[Cube],
+    client: Client,
+) -> Assessed:
+    """Score the labelled pixels that have a role in a round, each with the full context the network needs.
+
+    A network of single pixels needs no more than the samples; any other is run block by block on the imagery.
+
+    Parameters
+    ----------
+    bundle, folder
+        The trained model, and where it lies.
+    store : ChipStore
+        The samples.
+    round_, role
+        Which of them.
+    cubes : sequence of Cube
+        Imagery of each period in which labels hold.
+    client : Client
+        Where blocks are run.
 
     Raises
     ------
     BlocksFailedError
         If a block failed after its retries.
     """
+    where = store.places(round_, role)
+    if isinstance(bundle.network, PixelNetwork) and store.size == 1:
+        return Assessed(where, _of_samples(bundle, folder, store, store.indices(round_, role)))
+    return Assessed(where, _of_blocks(bundle, folder, where, cubes, client))
+
+
+def _of_samples(bundle: Bundle, folder: Path, store: ChipStore, chips: Array) -> Array:
+    scorer = load_scorer(folder, bundle.checksum)
+    found = np.empty((len(chips), len(bundle.legend)), np.float32)
+    with scorer.turn():
+        for i in range(0, len(chips), _SAMPLES):
+            some = chips[i : i + _SAMPLES]
+            values, _ = store.read(some)
+            valid = np.isfinite(values).all(2)
+            tensors = scorer.tensors(values, valid, store.time[some])
+            found[i : i + len(some)] = scores(scorer.network, *tensors)[:, :, 0, 0].cpu().numpy()
+    return found
+
+
+def _of_blocks(bundle: Bundle, folder: Path, where: Places, cubes: Sequence[Cube], client: Client) -> Array:
     network = bundle.network
     blocks = BlockGrid(
-        geobox=cube.geobox, size=round_up(_BLOCK, network.stride), halo=network.halo, stride=network.stride
+        geobox=cubes[0].geobox, size=round_up(_BLOCK, network.stride), halo=network.halo, stride=network.stride
     )
     block_of = (where.rows // blocks.size) * blocks.columns + where.columns // blocks.size
-    order: dict[int, list[int]] = defaultdict(list)
-    for i, b in enumerate(block_of.tolist()):
-        order[b].append(i)
-    task = _Task(
-        folder, bundle.checksum, cube, blocks, {b: (where.rows[i], where.columns[i]) for b, i in order.items()}
-    )
+    order: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, item in enumerate(zip(where.period.tolist(), block_of.tolist(), strict=True)):
+        order[item].append(i)
+    places = {item: (where.rows[i], where.columns[i]) for item, i in order.items()}
+    task = _Task(folder, bundle.checksum, tuple(cubes), blocks, places)
     result = np.full((len(where.target), len(bundle.legend)), np.nan, dtype=np.float32)
 
-    def keep(index: int, found: np.ndarray[Any, Any]) -> None:
-        result[order[index]] = found
+    def keep(item: tuple[int, int], found: Array) -> None:
+        result[order[item]] = found
 
     failures = run_tasks(task, sorted(order), client=client, on_result=keep, fatal=(ReadError,))
     if failures:
         raise BlocksFailedError(f"scoring labelled places failed: {failures[0].error}")
-    return Assessed(where, result)
+    return result

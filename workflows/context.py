@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import RequestError
 from pipeline.files import digest_of, fingerprint
 from workflows.console import Console
 from workflows.job import Job
@@ -16,9 +18,12 @@ from workflows.output import Output
 if TYPE_CHECKING:
     from models.network import Network
     from pipeline.imagery.cube import Cube
+    from pipeline.imagery.dates import Period
     from pipeline.samples.chips import ChipStore
     from pipeline.samples.folds import Folds
     from pipeline.samples.labels import Labels
+    from pipeline.samples.legend import Legend
+    from pipeline.samples.series import SeriesTable
 
 
 @dataclass
@@ -63,43 +68,139 @@ class Context:
 
     @cached_property
     def cube(self) -> Cube:
-        """The imagery on the output grid."""
+        """The imagery on the output grid.
+
+        Raises
+        ------
+        RequestError
+            If the job trains on a table and has none.
+        """
         from pipeline.imagery.open import open_cube
 
+        if not self.job.imagery:
+            raise RequestError(
+                f"the job '{self.job.name}' trains on a table of series and has no imagery; map rasters with its model: "
+                f"landweave apply {self.output.model} RASTER... -o DIR"
+            )
         cube, notes = open_cube(self.job.imagery, self.job.grid, self.job.area)
         self.say(notes)
         return cube
 
     @cached_property
+    def table(self) -> SeriesTable | None:
+        """The table of labelled series, where the job trains on one."""
+        from pipeline.samples.series import open_series
+
+        if self.job.labels.series is None:
+            return None
+        table = open_series(self.job.labels, self.job.classes)
+        self.say(table.notes)
+        return table
+
+    @cached_property
     def labels(self) -> Labels:
-        """The reference data."""
+        """The reference data on the grid."""
         from pipeline.samples.features import open_labels
 
-        labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox)
+        labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox, self.cube.dates)
         self.say(labels.notes)
         return labels
+
+    @cached_property
+    def legend(self) -> Legend:
+        """The classes."""
+        return self.labels.legend if self.table is None else self.table.legend
+
+    @cached_property
+    def cubes(self) -> tuple[Cube, ...]:
+        """The imagery of each period in which labels hold, all of as many dates; the whole imagery where they always do."""
+        from pipeline.imagery.periods import cubes_of
+
+        cubes, notes = cubes_of(self.cube, self.labels.periods)
+        self.say(notes)
+        return cubes
+
+    @property
+    def imaged(self) -> tuple[Cube, ...]:
+        """The imagery of each period in which labels hold; empty where the job trains on a table."""
+        return () if self.table is not None else self.cubes
+
+    @cached_property
+    def mapped(self) -> tuple[Period | None, ...]:
+        """The periods that are mapped; a single None maps all images together."""
+        from pipeline.imagery.dates import Period
+
+        predict, held = self.job.predict, self.labels.periods
+        if predict.period is not None:
+            return (Period(*predict.period),)
+        if isinstance(predict.periods, list):
+            return tuple(Period(*p) for p in predict.periods)
+        if predict.periods == "labels" or len(held) == 1:
+            return held
+        latest = max(held, key=lambda p: p.end if p else datetime.date.min)
+        self.say(
+            [
+                f"labels hold for {len(held)} periods; the latest is mapped, {latest} (predict.period chooses another, "
+                "predict.periods: labels maps each)"
+            ]
+        )
+        return (latest,)
+
+    @property
+    def maps(self) -> list[tuple[Period | None, Output]]:
+        """The periods that are mapped, and where each map lies; a single map lies where it always does."""
+        if self.job.predict.periods is None:
+            return [(self.mapped[0], self.output)]
+        return [(p, Output(self.output.folder, p.name if p else "")) for p in self.mapped]
+
+    def cube_of(self, period: Period | None) -> Cube:
+        """Return the imagery of a period, with as many dates as the network takes."""
+        return self.cube if period is None else self.cube.during(period, len(self.cubes[0].dates))
 
     @cached_property
     def folds(self) -> Folds:
         """The division of labelled places."""
         from pipeline.samples.folds import make_folds
+        from pipeline.samples.tabulated import divide_samples
 
-        folds = make_folds(self.labels, self.job.folds, self.network().halo)
+        if self.table is not None:
+            folds = divide_samples(self.table, self.job.folds, self.job.labels)
+        else:
+            settings = self.job.folds
+            if self.job.labels.fold and settings.field is None:
+                settings = settings.model_copy(update={"field": self.job.labels.fold})
+            folds = make_folds(self.labels, settings, self.network().halo)
         self.say(folds.notes)
         return folds
 
     def network(self) -> Network:
-        """Return a new, untrained network that fits the imagery and the legend."""
-        from models.network import build
+        """Return a new, untrained network that fits the imagery, or the table, and the legend.
 
-        cube = self.cube
-        return build(
+        Raises
+        ------
+        RequestError
+            If the job trains on a table, and the network looks at more than one pixel.
+        """
+        from models.network import PixelNetwork, build
+
+        table = self.table
+        if table is not None:
+            bands, dates = len(table.bands), table.values.shape[1]
+        else:
+            bands, dates = len(self.cube.bands), len(self.cubes[0].dates)
+        network = build(
             self.job.model.name,
             self.job.model.settings,
-            bands=len(cube.bands),
-            dates=len(cube.dates),
-            classes=len(self.labels.legend.classes),
+            bands=bands,
+            dates=dates,
+            classes=len(self.legend.classes),
         )
+        if table is not None and not isinstance(network, PixelNetwork):
+            raise RequestError(
+                f"model.name: the network '{network.name}' looks at the land around a pixel, and a table of series holds "
+                f"single pixels; those that can learn from one are {', '.join(pixel_networks())}"
+            )
+        return network
 
     @cached_property
     def chip_size(self) -> int:
@@ -115,12 +216,13 @@ class Context:
     @cached_property
     def inputs(self) -> dict[str, list[dict[str, Any]]]:
         """Fingerprints of all input files, by kind."""
-        label_files = [Path(self.job.labels.path)]
+        labels = self.job.labels
+        label_files = [Path(p) for p in (labels.path, labels.series, labels.samples) if p is not None]
         if label_files[0].suffix.lower() == ".shp":
             label_files += [p for s in (".dbf", ".prj", ".shx") if (p := label_files[0].with_suffix(s)).is_file()]
         area = [Path(self.job.area)] if self.job.area else []
         return {
-            "imagery": [fingerprint(p) for p in imagery_files(self.cube)],
+            "imagery": [fingerprint(p) for p in imagery_files(self.cube)] if self.job.imagery else [],
             "labels": [fingerprint(p) for p in label_files if p.is_file()],
             "area": [fingerprint(p) for p in area],
         }
@@ -157,12 +259,19 @@ class Context:
         return self.key_prepare() | {"model": self.job.model.model_dump(mode="json"), "training": training}
 
 
+def pixel_networks() -> list[str]:
+    """Return the names of the networks that look at one pixel at a time."""
+    from models.network import NETWORKS, PixelNetwork, network_class
+
+    return [name for name in NETWORKS if issubclass(network_class(name), PixelNetwork)]
+
+
 def pathless(value: dict[str, Any]) -> dict[str, Any]:
     """Return settings without their paths: a result does not depend on where its inputs lie."""
     return {
         k: pathless(v) if isinstance(v, dict) else v
         for k, v in value.items()
-        if k not in ("path", "like", "mtime") or v is None
+        if k not in ("path", "series", "samples", "like", "mtime") or v is None
     }
 
 

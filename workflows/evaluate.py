@@ -75,7 +75,7 @@ def evaluate(context: Context) -> Evaluation:
     console.stage("evaluate: the test fold")
     bundle = trained(context)
     store = ChipStore.open(output.chips)
-    legend = context.labels.legend
+    legend = context.legend
     rounds = range(len(context.folds.rounds))
     with dask_client(context.job.compute) as client:
         found = [_round(context, store, i, client) for i in rounds]
@@ -118,9 +118,9 @@ def evaluate(context: Context) -> Evaluation:
 
 def _round(context: Context, store: ChipStore, i: int, client: Client) -> tuple[Array, Array, Assessed]:
     """Return the confusion of the network and of the forest on the test fold of one round."""
-    classes = len(context.labels.legend.classes)
+    classes = len(context.legend.classes)
     bundle, folder = round_bundle(context, i)
-    assessed = assess(bundle, folder, context.cube, store.places(i, TEST), client)
+    assessed = assess(bundle, folder, store, i, TEST, context.imaged, client)
     mine = confusion(assessed.places.target, assessed.scores.argmax(1), classes)
     x, y = store.pixels(i, TRAIN, _FOREST_PIXELS)
     forest = Forest(seed=context.job.training.seed).fit(x, y)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.settings import SaliencySettings, TrainingSettings
 from pipeline.errors import JobError, nearest
@@ -23,6 +24,7 @@ from pipeline.settings import (
     Settings,
 )
 
+Dates = tuple[datetime.date, datetime.date]
 LayerName = Literal["classes", "confidence", "probabilities", "saliency"]
 
 
@@ -56,6 +58,24 @@ class PredictSettings(Settings):
         "than they are; nearest: true shares, but speckled.",
     )
     retries: int = Field(2, ge=0, le=10, description="How often a failed block is tried again.")
+    period: Dates | None = Field(
+        None,
+        description="First and last day of the period that is mapped, such as [2021-09-01, 2022-08-31]. Default: where "
+        "labels hold for periods, the latest of them; else all images.",
+    )
+    periods: list[Dates] | Literal["labels"] | None = Field(
+        None,
+        description="Several periods, a map each (in maps/<first day>_<last day>); labels: those in which labels hold.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> typing.Self:
+        if self.period is not None and self.periods is not None:
+            raise ValueError("give `period` for one map or `periods` for several, found both")
+        for first, last in [self.period] if self.period else self.periods if isinstance(self.periods, list) else []:
+            if last < first:
+                raise ValueError(f"a period has its first day first, found [{first}, {last}]")
+        return self
 
 
 class Job(Settings):
@@ -63,7 +83,9 @@ class Job(Settings):
 
     name: str = Field("", description="Name of the job. Default: the job file's stem.")
     output: str = Field("", description="Folder for everything that is made. Default: runs/<name>.")
-    imagery: list[ImagerySettings] = Field(min_length=1, description="The rasters; all are put on one grid.")
+    imagery: list[ImagerySettings] = Field(
+        [], description="The rasters; all are put on one grid. A table of labelled series (labels.series) needs none."
+    )
     grid: GridSettings | None = Field(None, description="The output grid. Default: that of the first source.")
     area: str | None = Field(None, description="Polygons; only inside them is trained and mapped. Default: everywhere.")
     labels: LabelSettings = Field(description="The reference data: what is where.")
@@ -77,6 +99,19 @@ class Job(Settings):
     predict: PredictSettings = Field(PredictSettings(), description="What is mapped.")
     saliency: SaliencySettings = Field(SaliencySettings(), description="How the map is explained.")
     compute: ComputeSettings = Field(ComputeSettings(), description="Where the work runs.")
+
+    @model_validator(mode="after")
+    def _imagery_or_series(self) -> typing.Self:
+        if not self.imagery and self.labels.series is None:
+            raise ValueError(
+                "a job needs `imagery` (rasters, with labels on them) or `labels.series` (a table of labelled series)"
+            )
+        if self.imagery and self.labels.series is not None:
+            raise ValueError(
+                "labels.series is a table that trains without imagery: leave `imagery` out, and map rasters with the "
+                "trained model by `landweave apply`"
+            )
+        return self
 
     @property
     def folder(self) -> Path:
@@ -304,7 +339,9 @@ def _resolve_paths(job: Job, base: Path) -> Job:
         imagery.append(entry.model_copy(update=update))
     update = {
         "imagery": imagery,
-        "labels": job.labels.model_copy(update={"path": one(job.labels.path)}),
+        "labels": job.labels.model_copy(
+            update={k: one(v) for k in ("path", "series", "samples") if (v := getattr(job.labels, k)) is not None}
+        ),
         "output": one(job.output),
     }
     if job.area:

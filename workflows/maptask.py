@@ -74,7 +74,7 @@ class MapTask:
         """Return the layers of one block, (bands, h, w) each, cut to the part of the core inside the raster."""
         scorer = load_scorer(self.bundle, self.checksum)
         with scorer.turn():
-            tensors = scorer.tensors(tile.values, tile.valid)
+            tensors = scorer.tensors(tile.values[None], tile.valid[None], self.cube.time[None])
             if self.per:
                 found, saliency = self.explain(scorer, block, *tensors)
             else:

@@ -22,9 +22,18 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Paths of a run's output (the contract of the layout)."""
+    """Paths of a run's output (the contract of the layout).
+
+    Attributes
+    ----------
+    folder : Path
+        The output folder.
+    period : str
+        Where several periods are mapped: the name of the one whose map this is about.
+    """
 
     folder: Path
+    period: str = ""
 
     @property
     def job(self) -> Path:
@@ -43,8 +52,8 @@ class Output:
 
     @property
     def maps(self) -> Path:
-        """The layers."""
-        return self.folder / "maps"
+        """The layers; of several periods, those of this one."""
+        return self.folder / "maps" / self.period
 
     @property
     def report(self) -> Path:
@@ -68,8 +77,8 @@ class Output:
 
     @property
     def parts(self) -> Path:
-        """Parts of maps in work."""
-        return self.work / "parts"
+        """Parts of the map in work."""
+        return self.work / "parts" / self.period
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -103,7 +112,7 @@ class Output:
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
             stream.flush()
-            for folder in (self.folder, self.work, self.maps, self.model, self.report):
+            for folder in (self.folder, self.work, self.maps, *self.maps.glob("*/"), self.model, self.report):
                 sweep(folder)
             yield
 
@@ -142,16 +151,19 @@ class Output:
 
     def state(self, stage: str) -> dict[str, Any] | None:
         """Return what is known of a stage: its key, whether it is done, and what it left; None if never begun."""
-        path = self.work / f"{stage}.json"
+        path = self._state(stage)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def begin(self, stage: str, key: dict[str, Any]) -> None:
         """Record that a stage is in work."""
-        write_json(self.work / f"{stage}.json", {"key": key, "done": False})
+        write_json(self._state(stage), {"key": key, "done": False})
 
     def finish(self, stage: str, key: dict[str, Any], **left: Any) -> None:
         """Record that a stage is done, with what it left for later ones."""
-        write_json(self.work / f"{stage}.json", {"key": key, "done": True, "left": left})
+        write_json(self._state(stage), {"key": key, "done": True, "left": left})
+
+    def _state(self, stage: str) -> Path:
+        return self.work / f"{stage}{'-' + self.period if self.period else ''}.json"
 
     def log(self, **entries: Any) -> None:
         """Add entries to run.json; a mapping is merged into the one that is there."""

@@ -105,6 +105,7 @@ class MapRequest:
     def key(self, blocks: BlockGrid) -> dict[str, str]:
         """Return the resume key: the model, the job, the imagery and the software."""
         job = {
+            "dates": [None if d is None else d.isoformat() for d in self.cube.dates],
             "layers": sorted(self.predict.layers),
             "saliency": self.saliency.model_dump(mode="json") if self.per else None,
             "block": blocks.size,
@@ -142,7 +143,11 @@ class MapRequest:
             "target": "score of the winning class, summed over the map",
             "units": "score per standard deviation of the band",
         }
-        dates = [d or "undated" for d in (c.isoformat() if c else None for c in self.cube.dates)]
+        dates = ["undated" if d is None else d.isoformat() for d in self.cube.dates]
+        if self.cube.dates[0] is not None:
+            common["dates"] = f"{dates[0]}/{max(d for d in self.cube.dates if d is not None).isoformat()}"
+            # Dates that a longer period had, and this one has not.
+            dates = ["none" if d == "undated" else d for d in dates]
         for per, name, bands, meaning in (
             ("pixel", "saliency", ["pixel"], "largest absolute gradient over bands and dates"),
             ("band", "saliency_bands", list(self.cube.bands), "absolute gradient, summed over dates"),
@@ -175,9 +180,10 @@ def make_map(request: MapRequest, output: Output, console: Console, *, overwrite
     full = {
         "model": key["model"],
         "job": {
-            "predict": request.predict.model_dump(mode="json", exclude={"retries"}),
+            "predict": request.predict.model_dump(mode="json", exclude={"retries", "period", "periods"}),
             "saliency": request.saliency.model_dump(mode="json") if request.per else None,
             "block": blocks.size,
+            "dates": [None if d is None else d.isoformat() for d in request.cube.dates],
         },
         "imagery": request.key_imagery,
         "software": request.software,
@@ -197,6 +203,7 @@ def make_map(request: MapRequest, output: Output, console: Console, *, overwrite
     write_item(
         output.maps,
         layers,
+        run=output.folder,
         item_id=f"{output.folder.name}-{run_id(key)}",
         cube_dates=request.cube.dates,
         created=request.bundle.created,

@@ -6,6 +6,7 @@ from pipeline.engine import dask_client
 from pipeline.files import digest_of
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.cutting import cut_chips
+from pipeline.samples.tabulated import store_series
 from workflows.context import Context
 
 
@@ -30,23 +31,31 @@ def prepare(context: Context) -> ChipStore:
         context.say(context.store.notes)
         return context.store
     output.begin("prepare", key)
-    with dask_client(context.job.compute) as client, console.progress("cutting chips", 1, "blocks") as progress:
-        store = cut_chips(
-            context.cube,
+    if context.table is not None:
+        store = store_series(context.table, context.folds, path=output.chips, key=digest_of(key))
+    else:
+        store = _cut(context, digest_of(key))
+    show_labels(context, store)
+    output.finish("prepare", key)
+    context.store = store
+    return store
+
+
+def _cut(context: Context, key: str) -> ChipStore:
+    compute = context.job.compute
+    with dask_client(compute) as client, context.console.progress("cutting chips", 1, "blocks") as progress:
+        return cut_chips(
+            context.cubes,
             context.labels,
             context.folds,
             size=context.chip_size,
-            path=output.chips,
-            key=digest_of(key),
+            path=context.output.chips,
+            key=key,
             max_per_class=context.job.chips.max_per_class,
             seed=context.job.folds.seed,
             client=client,
             progress=progress,
         )
-    show_labels(context, store)
-    output.finish("prepare", key)
-    context.store = store
-    return store
 
 
 def show_labels(context: Context, store: ChipStore) -> None:

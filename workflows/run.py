@@ -51,18 +51,23 @@ def _train(context: Context) -> list[tuple[str, Path]]:
 def _predict(context: Context) -> list[tuple[str, Path]]:
     bundle = trained(context)
     context.console.stage("predict: blocks to maps")
-    request = MapRequest(
-        bundle=bundle,
-        folder=context.output.model,
-        cube=context.cube,
-        predict=context.job.predict,
-        saliency=context.job.saliency,
-        compute=context.job.compute,
-        key_imagery=context.key_imagery(),
-        software=context.software,
-    )
-    paths = make_map(request, context.output, context.console, overwrite=context.overwrite)
-    return [(path.stem, path) for path in paths]
+    made = []
+    for period, output in context.maps:
+        if output.period:
+            context.console.note(f"period {period}")
+        request = MapRequest(
+            bundle=bundle,
+            folder=context.output.model,
+            cube=context.cube_of(period),
+            predict=context.job.predict,
+            saliency=context.job.saliency,
+            compute=context.job.compute,
+            key_imagery=context.key_imagery(),
+            software=context.software,
+        )
+        paths = make_map(request, output, context.console, overwrite=context.overwrite)
+        made += [(f"{path.stem} {output.period}".strip(), path) for path in paths]
+    return made
 
 
 def _evaluate(context: Context) -> list[tuple[str, Path]]:

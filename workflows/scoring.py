@@ -18,6 +18,8 @@ from models.inference import prepare
 from models.network import Network
 from pipeline.imagery.statistics import Statistics
 
+Array = np.ndarray[Any, Any]
+
 # Only the forward pass holds an accelerator; reading and writing of other blocks go on beside it.
 _DEVICE = threading.Lock()
 
@@ -28,14 +30,13 @@ class Scorer:
 
     network: Network
     statistics: Statistics
-    time: torch.Tensor
     temperature: float
     device: torch.device
 
-    def tensors(self, values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> tuple[torch.Tensor, ...]:
-        """Return normalised cube (1, T, C, H, W), valid (1, T, H, W) and time (1, T) on the device."""
-        cube = torch.from_numpy(self.statistics.normalise(values, valid))[None]
-        return cube.to(self.device), torch.from_numpy(valid)[None].to(self.device), self.time.to(self.device)
+    def tensors(self, values: Array, valid: Array, time: Array) -> tuple[torch.Tensor, ...]:
+        """Return normalised cube (B, T, C, H, W), valid (B, T, H, W) and time (B, T) on the device."""
+        cube = torch.from_numpy(self.statistics.normalise(values, valid))
+        return cube.to(self.device), torch.from_numpy(valid).to(self.device), torch.from_numpy(time).to(self.device)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -66,7 +67,6 @@ def scorer_of(bundle: Bundle) -> Scorer:
         statistics=Statistics(
             mean=np.asarray(bundle.mean, dtype=np.float32), std=np.asarray(bundle.std, dtype=np.float32)
         ),
-        time=torch.as_tensor(np.asarray(bundle.time, dtype=np.float32))[None],
         temperature=bundle.temperature,
         device=place,
     )

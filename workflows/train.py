@@ -87,7 +87,7 @@ class _Trainer:
             bundle, result = self._round(i, name, None)
             results.append(result)
             folder = self.context.output.rounds / f"round-{i}" / "bundle"
-            validated.append(assess(bundle, folder, self.context.cube, self.store.places(i, VAL), client))
+            validated.append(assess(bundle, folder, self.store, i, VAL, self.context.imaged, client))
         if len(self.rounds) > 1:
             epochs = max(1, round(numbers.median(r.best_epoch + 1 for r in results)))
             console.note(
@@ -106,7 +106,7 @@ class _Trainer:
         settings = self.settings.model_copy(update={"epochs": epochs}) if epochs else self.settings
         bands = Statistics.from_moments(self.store.moments(round_))
         network = context.network()
-        classes = len(context.labels.legend.classes)
+        classes = len(context.legend.classes)
         data = ChipDataModule(
             self.store.path,
             round_,
@@ -136,19 +136,22 @@ class _Trainer:
         return Bundle.load(folder / "bundle"), result
 
     def _bundle(self, network: Any, bands: Statistics) -> Bundle:
-        context, cube = self.context, self.context.cube
+        context = self.context
+        # Of the last period: what a network that takes dates by place was shown, and what a reader is told.
+        last = context.imaged[-1] if context.imaged else None
+        time = self.store.time[0] if last is None else last.time
         return Bundle(
             network=network,
-            bands=list(cube.bands),
-            dates=[d.isoformat() if d else None for d in cube.dates],
-            time=[float(t) for t in cube.time],
+            bands=list(self.store.attrs["bands"]),
+            dates=[d.isoformat() if d else None for d in last.dates] if last else [None] * len(time),
+            time=[float(t) for t in time],
             mean=[float(v) for v in bands.mean],
             std=[float(v) for v in bands.std],
-            legend=context.labels.legend.to_json(),
+            legend=context.legend.to_json(),
             temperature=1.0,
             figures={},
             training={},
-            imagery=imagery_facts(cube),
+            imagery=imagery_facts(context.cube) if context.imaged else {},
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 

@@ -92,13 +92,17 @@ class Cube:
         Raises
         ------
         ImageryError
-            If there is no image in the period; says from when to when there are.
+            If there is no image in the period, or there are more than ``length``; says what there is.
         """
         dates: tuple[datetime.date | None, ...] = tuple(d for d in self.dates if d in period)
         if not dates:
             known = [d for d in self.dates if d is not None]
             there = f"it reaches from {known[0]} to {known[-1]}" if known else "it has no dates"
             raise ImageryError(f"there is no image from {period}: {there}")
+        if length is not None and len(dates) > length:
+            raise ImageryError(
+                f"there are {len(dates)} dates from {period}, and the network takes {length}; choose a shorter period"
+            )
         dates += (None,) * ((length or 0) - len(dates))
         return replace(self, dates=dates, origin=period.start)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def write_item(
     maps: Path,
     layers: Sequence[Layer],
     *,
+    run: Path,
     item_id: str,
     cube_dates: Sequence[datetime.date | None],
     created: str,
@@ -51,6 +53,8 @@ def write_item(
         Folder of the finished layers.
     layers : sequence of Layer
         The layers, one ``<name>.tif`` each.
+    run : Path
+        The output folder, for links to the model and the job.
     item_id : str
         Name of the item.
     cube_dates : sequence of date or None
@@ -96,10 +100,11 @@ def write_item(
                     key,
                     pystac.Asset(href=f"./{path.name}", media_type=media, roles=["metadata"], extra_fields=_file(path)),
                 )
-    if (maps.parent / "model" / "bundle.json").is_file():
-        item.add_link(pystac.Link("derived_from", "../model/bundle.json", "application/json", "the trained model"))
-    if (maps.parent / "job.yaml").is_file():
-        item.add_link(pystac.Link("derived_from", "../job.yaml", "application/yaml", "the job"))
+    up = Path(os.path.relpath(run.resolve(), maps.resolve())).as_posix()
+    if (run / "model" / "bundle.json").is_file():
+        item.add_link(pystac.Link("derived_from", f"{up}/model/bundle.json", "application/json", "the trained model"))
+    if (run / "job.yaml").is_file():
+        item.add_link(pystac.Link("derived_from", f"{up}/job.yaml", "application/yaml", "the job"))
     path = maps / "item.json"
     write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
     return path

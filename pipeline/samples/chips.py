@@ -14,6 +14,7 @@ from pipeline.errors import ReadError
 from pipeline.imagery.statistics import Moments
 from pipeline.samples.folds import TRAIN
 from pipeline.samples.labels import IGNORE
+from pipeline.samples.legend import Legend
 
 Array = np.ndarray[Any, Any]
 
@@ -37,14 +38,17 @@ class Places:
     Attributes
     ----------
     rows, columns : (N,) int64
-        Where they are on the grid.
+        Where they are on the grid; of samples of a table, their number and zero.
     target : (N,) int64
         Their class indices.
+    period : (N,) int64
+        Number of the period in which their labels hold.
     """
 
     rows: Array
     columns: Array
     target: Array
+    period: Array
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class ChipStore:
     path : Path
         Where it is.
     attrs : dict
-        Bands, dates, legend, names of folds, notes, and the table of what was cut.
+        Bands, periods, legend, names of folds, notes, and the table of what was cut.
     """
 
     path: Path
@@ -127,6 +131,21 @@ class ChipStore:
         """Row and column of each chip's first pixel on the grid, (N, 2) int32."""
         return np.asarray(self._group["origin"][:])
 
+    @functools.cached_property
+    def period(self) -> Array:
+        """Number of the period of each chip's labels, (N,) int32."""
+        return np.asarray(self._group["period"][:])
+
+    @functools.cached_property
+    def time(self) -> Array:
+        """Day of each date of each chip, counted from the first day of its period, (N, T) float32."""
+        return np.asarray(self._group["time"][:])
+
+    @functools.cached_property
+    def legend(self) -> Legend:
+        """The classes."""
+        return Legend.from_json(self.attrs["legend"])
+
     def __len__(self) -> int:
         return int(self.values.shape[0])
 
@@ -188,18 +207,19 @@ class ChipStore:
         if self.size == 1:
             target = self.targets_of(self.truth[:], round_, role)[chips, 0, 0]
             where = self.origins[chips].astype(np.int64)
-            return Places(where[:, 0], where[:, 1], target.astype(np.int64))
-        rows, columns, classes = [], [], []
+            return Places(where[:, 0], where[:, 1], target.astype(np.int64), self.period[chips].astype(np.int64))
+        rows, columns, classes, period = [], [], [], []
         for i in chips:
             found = self.targets(int(i), round_, role)
             y, x = np.nonzero(found != IGNORE)
             rows.append(y + int(self.origins[i, 0]))
             columns.append(x + int(self.origins[i, 1]))
             classes.append(found[y, x].astype(np.int64))
+            period.append(np.full(len(y), self.period[i], np.int64))
         if not rows:
             none = np.zeros(0, np.int64)
-            return Places(none, none, none)
-        return Places(np.concatenate(rows), np.concatenate(columns), np.concatenate(classes))
+            return Places(none, none, none, none)
+        return Places(*(np.concatenate(parts) for parts in (rows, columns, classes, period)))
 
     def labelled(self, round_: int | str, role: int, chips: Array) -> tuple[Array, Array]:
         """Return the values (n, T, C) float32, NaN where invalid, and class indices (n,) of labelled pixels of chips."""

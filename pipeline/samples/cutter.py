@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,21 @@ from scipy.ndimage import maximum_filter
 from pipeline.grid import Window
 from pipeline.imagery.cube import Cube
 from pipeline.samples.chips import ROUNDS_PER_PLANE, planes
-from pipeline.samples.folds import NONE, TEST, TRAIN, VAL, Folds
+from pipeline.samples.folds import NONE, TEST, TRAIN, VAL, Folds, Round
 from pipeline.samples.labels import IGNORE, Labels
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """A block of land, and the number of the period whose labels are looked at there."""
+
+    window: Window
+    period: int = 0
+
+    def __str__(self) -> str:
+        return str(self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +55,15 @@ class Cutter:
 
     Attributes
     ----------
+    cubes : tuple of Cube
+        Imagery of each period in which labels hold; all have as many dates.
     exempt : (R, 4, K) bool
         Per round, role and class: labels that are kept inside the buffer, because it would take them all.
     quota : (F, K) float
         Share of labelled pixels kept, per fold and class; for samples of one pixel.
     """
 
-    cube: Cube
+    cubes: tuple[Cube, ...]
     labels: Labels
     folds: Folds
     size: int
@@ -57,7 +71,7 @@ class Cutter:
     exempt: Array
     quota: Array
 
-    def survey(self, land: Window) -> Survey:
+    def survey(self, land: Land) -> Survey:
         """Find the chips of a block of land, and count labels per round, role and class, before and after the buffer."""
         codes, fold, before, after = self.truth(land)
         classes = len(self.labels.legend.classes)
@@ -67,81 +81,111 @@ class Cutter:
         y, x = np.nonzero(labelled)
         origins = np.unique(np.stack([y // self.size, x // self.size], 1), axis=0) * self.size
         return Survey(
-            origins + np.array((land.y, land.x)),
+            origins + np.array((land.window.y, land.window.x)),
             plain=np.stack([_count(codes, r, classes) for r in before]),
             kept=np.stack([_count(codes, r, classes) for r in after]),
             per_fold=per_fold,
         )
 
-    def truth(self, land: Window) -> tuple[Array, Array, list[Array], list[Array]]:
+    def truth(self, land: Land) -> tuple[Array, Array, list[Array], list[Array]]:
         """Return class indices and folds of a block of land, and its roles per round, before and after the buffer."""
-        pad = self.folds.buffer
-        padded = land.pad(pad)
-        tile = self.labels.read(padded)
-        fold = self.folds.read(padded, tile)
-        codes = tile.codes
-        codes[fold < 0] = IGNORE
-        inner = (slice(pad, pad + land.height), slice(pad, pad + land.width))
+        pad, window = self.folds.buffer, land.window
+        padded = window.pad(pad)
+        codes, fold = self._labels(padded, land.period)
+        # Land that is kept for the test in one period is not to be learned from in another.
+        others = [self._labels(padded, p) for p in range(len(self.cubes)) if p != land.period] if pad else []
+        inner = (slice(pad, pad + window.height), slice(pad, pad + window.width))
         before, after = [], []
         for number, round_ in enumerate(self.folds.rounds):
-            role = np.where(codes == IGNORE, np.int8(NONE), round_.roles[fold, codes])
+            role = _roles(round_, codes, fold)
+            elsewhen = [_roles(round_, *other) for other in others]
             before.append(role[inner])
-            after.append(buffered(role, codes, pad, self.exempt[number])[inner])
+            after.append(buffered(role, codes, pad, self.exempt[number], elsewhen)[inner])
         codes, fold = codes[inner].copy(), fold[inner].copy()
         if self.size == 1 and (self.quota < 1).any():
             labelled = codes != IGNORE
             y, x = np.nonzero(labelled)
-            out = _uniform(y + land.y, x + land.x, self.seed) >= self.quota[fold[labelled], codes[labelled]]
+            chance = _uniform(y + window.y, x + window.x, self.seed + land.period)
+            out = chance >= self.quota[fold[labelled], codes[labelled]]
             codes[y[out], x[out]] = IGNORE
             for roles in (*before, *after):
                 roles[y[out], x[out]] = NONE
         return codes, fold, before, after
 
-    def cut(self, land: Window, origins: Array) -> dict[str, Array]:
-        """Return the chips of a block of land: values (N, T, C, S, S), truth (N, P, S, S), counts (N, R + 1, 4, K)."""
+    def _labels(self, window: Window, period: int) -> tuple[Array, Array]:
+        """Return class indices and folds, (h, w) each."""
+        tile = self.labels.read(window, period)
+        fold = self.folds.read(window, tile)
+        tile.codes[fold < 0] = IGNORE
+        return tile.codes, fold
+
+    def cut(self, land: Land, origins: Array) -> dict[str, Array]:
+        """Return the chips of a block of land: values (N, T, C, S, S), truth (N, P, S, S), counts (N, R + 1, 4, K), ..."""
         codes, _, _, after = self.truth(land)
-        tile = self.cube.read(land)
+        cube = self.cubes[land.period]
+        tile = cube.read(land.window)
         good = tile.valid.any(0)
         codes[~good] = IGNORE
         after = [np.where(good, r, np.int8(NONE)) for r in after]
-        stack = self._stack(codes, after)
         values = np.where(tile.valid[:, None], tile.values, np.float32(np.nan))
-        places = (origins - np.array((land.y, land.x))) // self.size
-        all_train = np.where(codes == IGNORE, np.int8(NONE), np.int8(TRAIN))
+        places = (origins - np.array((land.window.y, land.window.x))) // self.size
         return {
-            "values": self._chips(values, places),
-            "truth": self._chips(stack, places),
-            "counts": self._counts(codes, [*after, all_train], places),
+            "values": _squares(values, places, self.size),
+            "truth": _squares(packed(codes, after), places, self.size),
+            "counts": counted(codes, after, places, self.size, len(self.labels.legend.classes)),
             "origin": origins.astype(np.int32),
+            "period": np.full(len(origins), land.period, np.int32),
+            "time": np.tile(cube.time, (len(origins), 1)),
         }
 
-    def _chips(self, land: Array, places: Array) -> Array:
-        """Return the squares (N, ..., S, S) at lattice places (N, 2) of a block of land (..., h, w)."""
-        s = self.size
-        *leading, height, width = land.shape
-        lattice = land.reshape(*leading, height // s, s, width // s, s)
-        # Indices with a slice between them come first: (N, ..., S, S).
-        return np.ascontiguousarray(lattice[..., places[:, 0], :, places[:, 1], :])
 
-    def _counts(self, codes: Array, roles: list[Array], places: Array) -> Array:
-        """Return labelled pixels per chip, round, role and class, (N, R + 1, 4, K) int32."""
-        s = self.size
-        number = np.zeros((codes.shape[0] // s, codes.shape[1] // s), np.int64)
-        number[places[:, 0], places[:, 1]] = np.arange(len(places))
-        counts = np.zeros((len(places), len(roles), 4, len(self.labels.legend.classes)), np.int32)
-        y, x = np.nonzero(codes != IGNORE)
-        for r, role in enumerate(roles):
-            np.add.at(counts[:, r], (number[y // s, x // s], role[y, x], codes[y, x]), 1)
-        return counts
+def _roles(round_: Round, codes: Array, fold: Array) -> Array:
+    """Return the role of each pixel in a round, (h, w) int8."""
+    return np.where(codes == IGNORE, np.int8(NONE), round_.roles[fold, codes])
 
-    def _stack(self, codes: Array, roles: list[Array]) -> Array:
-        """Pack class (plus one, zero for none) and roles (two bits a round) into planes, (P, h, w) uint16."""
-        stack = np.zeros((planes(len(roles)), *codes.shape), np.uint16)
-        stack[0] = codes + 1
-        for r, role in enumerate(roles):
-            plane, place = divmod(r, ROUNDS_PER_PLANE)
-            stack[1 + plane] |= role.astype(np.uint16) << np.uint16(2 * place)
-        return stack
+
+def _squares(land: Array, places: Array, s: int) -> Array:
+    """Return the squares (N, ..., S, S) at lattice places (N, 2) of a block of land (..., h, w)."""
+    *leading, height, width = land.shape
+    lattice = land.reshape(*leading, height // s, s, width // s, s)
+    # Indices with a slice between them come first: (N, ..., S, S).
+    return np.ascontiguousarray(lattice[..., places[:, 0], :, places[:, 1], :])
+
+
+def counted(codes: Array, roles: list[Array], places: Array, s: int, classes: int) -> Array:
+    """Return labelled pixels per chip, round, role and class, (N, R + 1, 4, K) int32; in the last round all train.
+
+    Parameters
+    ----------
+    codes : (h, w) int
+        Class indices.
+    roles : list of (h, w) int8
+        Per round.
+    places : (N, 2) int
+        Row and column of each chip on the lattice of chips.
+    s : int
+        Side of a chip in pixels.
+    classes : int
+        K.
+    """
+    number = np.zeros((codes.shape[0] // s, codes.shape[1] // s), np.int64)
+    number[places[:, 0], places[:, 1]] = np.arange(len(places))
+    counts = np.zeros((len(places), len(roles) + 1, 4, classes), np.int32)
+    y, x = np.nonzero(codes != IGNORE)
+    everything = np.full(codes.shape, TRAIN, np.int8)
+    for r, role in enumerate([*roles, everything]):
+        np.add.at(counts[:, r], (number[y // s, x // s], role[y, x], codes[y, x]), 1)
+    return counts
+
+
+def packed(codes: Array, roles: list[Array]) -> Array:
+    """Pack class (plus one, zero for none) and roles (two bits a round) into planes, (P, h, w) uint16."""
+    stack = np.zeros((planes(len(roles)), *codes.shape), np.uint16)
+    stack[0] = codes + 1
+    for r, role in enumerate(roles):
+        plane, place = divmod(r, ROUNDS_PER_PLANE)
+        stack[1 + plane] |= role.astype(np.uint16) << np.uint16(2 * place)
+    return stack
 
 
 def _count(codes: Array, role: Array, classes: int) -> Array:
@@ -151,7 +195,7 @@ def _count(codes: Array, role: Array, classes: int) -> Array:
     return np.bincount(index, minlength=4 * classes).reshape(4, classes)
 
 
-def buffered(role: Array, codes: Array, buffer: int, exempt: Array) -> Array:
+def buffered(role: Array, codes: Array, buffer: int, exempt: Array, elsewhen: Sequence[Array] = ()) -> Array:
     """Take the role from training labels near validation or test labels, and from validation labels near test labels.
 
     Parameters
@@ -163,12 +207,15 @@ def buffered(role: Array, codes: Array, buffer: int, exempt: Array) -> Array:
         Pixels (Chebyshev) within which a label is near.
     exempt : (4, K) bool
         Roles and classes that keep their labels all the same.
+    elsewhen : sequence of (h, w) int8
+        Roles that labels of other periods have there.
     """
     if not buffer:
         return role
     side = 2 * buffer + 1
-    near_test = maximum_filter(role == TEST, side)
-    near_val = maximum_filter(role == VAL, side)
+    roles = [role, *elsewhen]
+    near_test = maximum_filter(np.logical_or.reduce([r == TEST for r in roles]), side)
+    near_val = maximum_filter(np.logical_or.reduce([r == VAL for r in roles]), side)
     lost = ((role == TRAIN) & (near_test | near_val)) | ((role == VAL) & near_test)
     y, x = np.nonzero(lost)
     kept = exempt[role[y, x], codes[y, x]]

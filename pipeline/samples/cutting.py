@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from pipeline.engine import run_tasks
 from pipeline.errors import ReadError, RunError
-from pipeline.grid import Window
 from pipeline.imagery.cube import Cube
-from pipeline.samples.chips import ChipStore, planes
-from pipeline.samples.cutter import Cutter, Survey
-from pipeline.samples.findings import Findings, check, notes, table
+from pipeline.samples.chips import ChipStore
+from pipeline.samples.cutter import Cutter, Land, Survey
+from pipeline.samples.findings import Findings, notes, table
 from pipeline.samples.folds import Folds
 from pipeline.samples.labels import Labels
+from pipeline.samples.store import new_store
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -28,12 +26,10 @@ Array = np.ndarray[Any, Any]
 
 # Land that one task reads and rasterises at once, in pixels.
 _LAND = 512
-# Samples of one pixel in a Zarr chunk.
-_PIXELS = 4096
 
 
 def cut_chips(
-    cube: Cube,
+    cubes: Sequence[Cube],
     labels: Labels,
     folds: Folds,
     *,
@@ -49,8 +45,10 @@ def cut_chips(
 
     Parameters
     ----------
-    cube, labels, folds
-        Imagery, reference data, and its division.
+    cubes : sequence of Cube
+        Imagery of each period in which labels hold; all have as many dates.
+    labels, folds
+        Reference data, and its division.
     size : int
         Side of a chip in pixels; 1 gives a sample per labelled pixel.
     path : Path
@@ -74,48 +72,35 @@ def cut_chips(
         If a file cannot be read; names file and window.
     """
     rounds, classes = len(folds.rounds), len(labels.legend.classes)
-    windows = list(labels.windows(size * max(1, _LAND // size)))
+    side = size * max(1, _LAND // size)
+    lands = [Land(w, p) for p in range(len(labels.periods)) for w in labels.windows(side, p)]
     plain = Cutter(
-        cube, labels, folds, size, seed, np.zeros((rounds, 4, classes), bool), np.ones((len(folds.names), classes))
+        tuple(cubes), labels, folds, size, seed, np.zeros((rounds, 4, classes), bool), np.ones((len(folds.names), classes))
     )
-    steps = _Steps(2 * len(windows), progress)
-    surveys = _survey(plain, windows, client, steps)
+    steps = _Steps(2 * len(lands), progress)
+    surveys = _survey(plain, lands, client, steps)
     found = Findings.of(surveys, rounds, len(folds.names), classes)
     exempt = found.exempt()
     cutter = replace(plain, exempt=exempt, quota=found.quota(max_per_class) if size == 1 else plain.quota)
-    said = notes(labels, folds, found, exempt, cutter.quota)
+    said = notes(labels.legend, folds, found, exempt, cutter.quota)
     if exempt.any() or (cutter.quota < 1).any():
-        steps.total += len(windows)
-        surveys = _survey(cutter, windows, client, steps)
+        steps.total += len(lands)
+        surveys = _survey(cutter, lands, client, steps)
         found = Findings.of(surveys, rounds, len(folds.names), classes)
-    temporary = path.with_name(f".{path.name}.tmp")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    try:
-        group = zarr.open_group(temporary, mode="w")
-        arrays = _create(group, cube, sum(len(s.origins) for s in surveys), size, rounds, classes)
-        _cut(cutter, windows, surveys, arrays, client, steps)
-        group.attrs.update(
-            {
-                "key": key,
-                "bands": list(cube.bands),
-                "dates": [d.isoformat() if d else None for d in cube.dates],
-                "time": [float(t) for t in cube.time],
-                "legend": labels.legend.to_json(),
-                "folds": list(folds.names),
-                "rounds": rounds,
-                "buffer": folds.buffer,
-                "table": table(labels, folds, found),
-                "notes": said,
-            }
-        )
-        check(ChipStore.open(temporary), labels)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if path.exists():
-        shutil.rmtree(path)
-    temporary.rename(path)
+    chips, (dates, bands, _, _) = sum(len(s.origins) for s in surveys), cubes[0].shape
+    attributes = {
+        "key": key,
+        "bands": list(cubes[0].bands),
+        "periods": [None if p is None else [p.start.isoformat(), p.end.isoformat()] for p in labels.periods],
+        "legend": labels.legend.to_json(),
+        "folds": list(folds.names),
+        "rounds": rounds,
+        "buffer": folds.buffer,
+        "table": table(labels.legend, getattr(labels, "feature_class", None), folds, found),
+        "notes": said,
+    }
+    with new_store(path, (chips, dates, bands, size), rounds, classes, attributes) as arrays:
+        _cut(cutter, lands, surveys, arrays, client, steps)
     return ChipStore.open(path)
 
 
@@ -131,18 +116,18 @@ class _Steps:
             self.progress(self.done, self.total)
 
 
-def _survey(cutter: Cutter, windows: list[Window], client: Client, steps: _Steps) -> list[Survey]:
+def _survey(cutter: Cutter, lands: list[Land], client: Client, steps: _Steps) -> list[Survey]:
     found: dict[int, Survey] = {}
-    _run(_survey_one, cutter, list(enumerate(windows)), found.__setitem__, client, steps)
-    return [found[i] for i in range(len(windows))]
+    _run(_survey_one, cutter, list(enumerate(lands)), found.__setitem__, client, steps)
+    return [found[i] for i in range(len(lands))]
 
 
-def _survey_one(cutter: Cutter, _: int, window: Window) -> Survey:
-    return cutter.survey(window)
+def _survey_one(cutter: Cutter, _: int, land: Land) -> Survey:
+    return cutter.survey(land)
 
 
 def _cut(
-    cutter: Cutter, windows: list[Window], surveys: list[Survey], arrays: dict[str, Any], client: Client, steps: _Steps
+    cutter: Cutter, lands: list[Land], surveys: list[Survey], arrays: dict[str, Any], client: Client, steps: _Steps
 ) -> None:
     """Cut and write all chips.
 
@@ -151,8 +136,8 @@ def _cut(
     pieces: dict[int, dict[str, Array]] = {}
     starts = np.cumsum([0, *(len(s.origins) for s in surveys)]).tolist()
     items = [
-        (start, w, s.origins, arrays if cutter.size > 1 else None)
-        for start, w, s in zip(starts, windows, surveys, strict=False)
+        (start, land, s.origins, arrays if cutter.size > 1 else None)
+        for start, land, s in zip(starts, lands, surveys, strict=False)
         if len(s.origins)
     ]
     _run(_cut_one, cutter, items, pieces.__setitem__, client, steps)
@@ -162,9 +147,9 @@ def _cut(
 
 
 def _cut_one(
-    cutter: Cutter, start: int, window: Window, origins: Array, arrays: dict[str, Any] | None
+    cutter: Cutter, start: int, land: Land, origins: Array, arrays: dict[str, Any] | None
 ) -> dict[str, Array]:
-    made = cutter.cut(window, origins)
+    made = cutter.cut(land, origins)
     if arrays is not None:
         for name in ("values", "truth"):
             arrays[name][start : start + len(origins)] = made.pop(name)
@@ -190,34 +175,10 @@ def _run(
     tasks = ((work, shared, item) for item in items)
     failures = run_tasks(_call, tasks, client=client, on_result=done, fatal=(ReadError,))
     if failures:
-        window = next(v for v in failures[0].item[2] if isinstance(v, Window))
-        raise RunError(f"cutting chips failed at {window}: {failures[0].error}")
+        land = next(v for v in failures[0].item[2] if isinstance(v, Land))
+        raise RunError(f"cutting chips failed at {land}: {failures[0].error}")
 
 
 def _call(task: tuple[Callable[..., Any], Cutter, tuple[Any, ...]]) -> Any:
     work, cutter, item = task
     return work(cutter, *item)
-
-
-def _create(group: zarr.Group, cube: Cube, n: int, size: int, rounds: int, classes: int) -> dict[str, Any]:
-    times, bands, _, _ = cube.shape
-    chunk = _PIXELS if size == 1 else 1
-    shapes: dict[str, tuple[tuple[int, ...], str, int]] = {
-        "values": ((n, times, bands, size, size), "float32", chunk),
-        "truth": ((n, planes(rounds), size, size), "uint16", chunk),
-        "counts": ((n, rounds + 1, 4, classes), "int32", _PIXELS),
-        "origin": ((n, 2), "int32", _PIXELS),
-    }
-    return {
-        name: group.create_array(
-            name,
-            shape=shape,
-            dtype=dtype,
-            chunks=(min(first, max(n, 1)), *shape[1:]),
-            # A training reads each chip once an epoch, and decoding would be what it waits for.
-            compressors=None,
-            # Chips are read by their files: one of zeros has one too.
-            config={"write_empty_chunks": True},
-        )
-        for name, (shape, dtype, first) in shapes.items()
-    }

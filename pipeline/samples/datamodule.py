@@ -121,7 +121,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
         self.store, self.round_, self.role, self.chips = store, round_, role, chips
         self.statistics = statistics
         self.augment = augment if store.size > 1 else ()
-        self.time = torch.tensor(store.attrs["time"], dtype=torch.float32)
+        self.time = torch.from_numpy(store.time[chips])
         # Samples of one pixel share chunks: read once, for reading each by itself would read every chunk thousands of times.
         self.held: tuple[Array, Array] | None = None
         if store.size == 1:
@@ -141,7 +141,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
         batch = {
             "cube": cube,
             "valid": torch.from_numpy(valid),
-            "time": self.time.expand(len(places), -1),
+            "time": self.time[places],
             "labels": labels,
         }
         return _turned(batch, self.augment) if self.augment else batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from pyproj.exceptions import ProjError
 
 from pipeline.errors import LabelError, nearest
 from pipeline.grid import crs_name, wkt
+from pipeline.imagery.dates import Period
 from pipeline.samples.labels import Labels, VectorLabels, check_classes
 from pipeline.samples.legend import Legend, natural, text_of
+from pipeline.samples.periods import periods_of
 from pipeline.samples.rasters import extent, open_raster_labels
 from pipeline.samples.repair import named, overlaps, reaching, sound
 from pipeline.samples.vectors import read_features
@@ -23,33 +26,55 @@ from pipeline.settings import ClassSettings, LabelSettings
 _RASTERS = {".tif", ".tiff", ".gtif", ".img", ".jp2", ".vrt", ".png", ".asc", ".bil", ".nc", ".grd"}
 
 
-def open_labels(settings: LabelSettings, classes: Sequence[ClassSettings] | None, geobox: GeoBox) -> Labels:
+def open_labels(
+    settings: LabelSettings,
+    classes: Sequence[ClassSettings] | None,
+    geobox: GeoBox,
+    dates: Sequence[datetime.date | None] = (),
+) -> Labels:
     """Open reference data on a grid.
+
+    Parameters
+    ----------
+    settings, classes
+        As in the job file.
+    geobox : GeoBox
+        The grid.
+    dates : sequence of date or None
+        Dates of the imagery: labels that hold for a period need one within it.
 
     Raises
     ------
     LabelError
-        If the file, its field or its CRS is missing, no label lies inside the raster, a class has no labels, or there
-        is but one class.
+        If the file, its field or its CRS is missing, no label lies inside the raster or within the dates, a class has
+        no labels, or there is but one class.
     """
-    path = Path(settings.path)
+    path = Path(settings.file)
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise LabelError(f"labels.path: there is no file {path}{nearest(path.name, beside)}")
     if path.suffix.lower() in _RASTERS:
+        if settings.from_ is not None:
+            raise LabelError(f"labels.from: {path} is a raster, which has no fields; give it as features, or leave it out")
         return open_raster_labels(settings, classes, geobox)
-    return _vector(settings, classes, geobox)
+    return _vector(settings, classes, geobox, dates)
 
 
-def _vector(settings: LabelSettings, classes: Sequence[ClassSettings] | None, geobox: GeoBox) -> VectorLabels:
+def _vector(
+    settings: LabelSettings,
+    classes: Sequence[ClassSettings] | None,
+    geobox: GeoBox,
+    dates: Sequence[datetime.date | None],
+) -> VectorLabels:
     frame = read_features(settings)
     field = _field(frame, settings)
     notes: list[str] = []
     frame = named(frame, field, notes)
     if frame.empty:
-        raise LabelError(f"{settings.path}: no feature with a geometry and a value of '{field}' is left")
+        raise LabelError(f"{settings.file}: no feature with a geometry and a value of '{field}' is left")
     total = Counter(map(text_of, frame[field]))
-    frame = _inside(frame, geobox, settings.path, notes)
+    frame = _inside(frame, geobox, settings.file, notes)
+    frame = _imaged(frame, settings, dates, notes)
     here = Counter(map(text_of, frame[field]))
     values = sorted(here, key=natural)
     if lost := sorted(total.keys() - here.keys(), key=natural):
@@ -62,7 +87,11 @@ def _vector(settings: LabelSettings, classes: Sequence[ClassSettings] | None, ge
     frame = frame[[i is not None for i in index]].assign(
         class_index=np.array([i for i in index if i is not None], dtype=np.int16)
     )
-    check_classes(legend, frame["class_index"].tolist(), settings.path, values)
+    check_classes(legend, frame["class_index"].tolist(), settings.file, values)
+    periods: tuple[Period | None, ...] = (None,)
+    if settings.from_ is not None and settings.to is not None:
+        periods, number = periods_of(frame, settings.from_, settings.to, settings.file)
+        frame = frame.assign(period_index=number)
     frame = sound(frame, notes)
     if not settings.all_touched:
         frame = reaching(frame, geobox, notes)
@@ -83,6 +112,7 @@ def _vector(settings: LabelSettings, classes: Sequence[ClassSettings] | None, ge
         rows=rows,
         frame=frame.reset_index(drop=True),
         all_touched=settings.all_touched,
+        periods=periods,
     )
 
 
@@ -90,13 +120,38 @@ def _field(frame: gpd.GeoDataFrame, settings: LabelSettings) -> str:
     fields = [str(c) for c in frame.columns if c != frame.geometry.name]
     there = ", ".join(fields) or "no fields"
     if settings.field is None:
-        raise LabelError(f"labels.field: name the field with the class; {settings.path} has {there}")
+        raise LabelError(f"labels.field: name the field with the class; {settings.file} has {there}")
     if settings.field not in fields:
         raise LabelError(
-            f"labels.field: {settings.path} has no field '{settings.field}'{nearest(settings.field, fields)} "
+            f"labels.field: {settings.file} has no field '{settings.field}'{nearest(settings.field, fields)} "
             f"It has {there}"
         )
     return settings.field
+
+
+def _imaged(
+    frame: gpd.GeoDataFrame, settings: LabelSettings, dates: Sequence[datetime.date | None], notes: list[str]
+) -> gpd.GeoDataFrame:
+    """Return the features in whose period there is an image."""
+    if settings.from_ is None or settings.to is None:
+        return frame
+    known = [d for d in dates if d is not None]
+    if not known:
+        raise LabelError(
+            f"{settings.file}: labels hold for periods (labels.from, labels.to), but the imagery has no dates; say how "
+            'they stand in the file names, such as `date: "%Y%m%d"`, or leave labels.from and labels.to out'
+        )
+    periods, number = periods_of(frame, settings.from_, settings.to, settings.file)
+    seen = np.array([any(d in p for d in known) for p in periods])[number]
+    if not seen.any():
+        raise LabelError(
+            f"{settings.file}: no label holds while there are images\n"
+            f"  labels hold from   {min(p.start for p in periods)} to {max(p.end for p in periods)}\n"
+            f"  images reach from  {min(known)} to {max(known)}"
+        )
+    if not seen.all():
+        notes.append(f"{int((~seen).sum())} of {len(frame)} labels hold for periods without any image and are left out")
+    return frame[seen]
 
 
 def _inside(frame: gpd.GeoDataFrame, geobox: GeoBox, path: str, notes: list[str]) -> gpd.GeoDataFrame:

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import LabelError
-from pipeline.samples.chips import ChipStore
 from pipeline.samples.cutter import Survey
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds
-from pipeline.samples.labels import Labels
+from pipeline.samples.legend import Legend
 
 Array = np.ndarray[Any, Any]
 
@@ -61,7 +59,7 @@ class Findings:
         return np.minimum(1.0, most / np.maximum(self.per_fold, 1))
 
 
-def notes(labels: Labels, folds: Folds, found: Findings, exempt: Array, quota: Array) -> list[str]:
+def notes(legend: Legend, folds: Folds, found: Findings, exempt: Array, quota: Array) -> list[str]:
     """Return what the user is told of labels left out, kept inside the buffer, or drawn."""
     said = []
     total, left = int(found.plain[:, TRAIN].sum()), int(found.kept[:, TRAIN].sum())
@@ -71,7 +69,7 @@ def notes(labels: Labels, folds: Folds, found: Findings, exempt: Array, quota: A
             f"buffer of {folds.buffer} px between folds: {rounds}{total - left} of {total} training labels are left out"
         )
     said.extend(
-        f"class {labels.legend.classes[i].name!r} keeps its training labels inside the buffer"
+        f"class {legend.classes[i].name!r} keeps its training labels inside the buffer"
         f"{_rounds(exempt[:, TRAIN, i])}: none would be left; its figures are somewhat optimistic"
         for i in np.flatnonzero(exempt[:, TRAIN].any(0))
     )
@@ -81,7 +79,7 @@ def notes(labels: Labels, folds: Folds, found: Findings, exempt: Array, quota: A
     for i in np.flatnonzero((quota < 1).any(0)):
         drawn = round(float((quota * found.per_fold)[:, i].sum()))
         said.append(
-            f"class {labels.legend.classes[i].name!r}: about {drawn} of {int(found.per_fold[:, i].sum())} labelled pixels "
+            f"class {legend.classes[i].name!r}: about {drawn} of {int(found.per_fold[:, i].sum())} labelled pixels "
             "are drawn"
         )
     return said
@@ -91,11 +89,20 @@ def _rounds(which: Array) -> str:
     return f" (round {', '.join(str(r + 1) for r in np.flatnonzero(which))})" if len(which) > 1 else ""
 
 
-def table(labels: Labels, folds: Folds, found: Findings) -> list[dict[str, Any]]:
-    """Return a row per class: its label values, features, pixels, pixels per fold, training labels lost to the buffer."""
+def table(legend: Legend, features: Array | None, folds: Folds, found: Findings) -> list[dict[str, Any]]:
+    """Return a row per class: its label values, features, pixels, pixels per fold, training labels lost to the buffer.
+
+    Parameters
+    ----------
+    legend : Legend
+        The classes.
+    features : (n,) int or None
+        Class index of each feature, where labels are features.
+    folds, found
+        The division, and what was found.
+    """
     rows = []
-    features: Any = getattr(labels, "feature_class", None)
-    for i, c in enumerate(labels.legend.classes):
+    for i, c in enumerate(legend.classes):
         row: dict[str, Any] = {"class": c.name, "labels": ", ".join(c.values)}
         if features is not None:
             row["features"] = int((features == i).sum())
@@ -104,28 +111,3 @@ def table(labels: Labels, folds: Folds, found: Findings) -> list[dict[str, Any]]
         row["in buffer"] = int((found.plain - found.kept)[:, TRAIN, i].sum())
         rows.append(row)
     return rows
-
-
-def check(store: ChipStore, labels: Labels) -> None:
-    """Refuse a store from which nothing can be learned, or nothing measured.
-
-    Raises
-    ------
-    LabelError
-        If a round has no label of a role, or a class none to learn from, on valid imagery.
-    """
-    for r in range(store.rounds):
-        where = f" of round {r + 1}" if store.rounds > 1 else ""
-        for role, name in ((TRAIN, "training"), (VAL, "validation"), (TEST, "test")):
-            if not store.counts(r, role).any():
-                raise LabelError(
-                    f"the {name} fold{where} is empty: no label of it lies on valid imagery outside the buffer of "
-                    f"{store.buffer} px; use other folds.fractions or folds.seed, a smaller folds.buffer, or a network with "
-                    "a smaller halo"
-                )
-        missing = [c.name for c, n in zip(labels.legend.classes, store.counts(r, TRAIN), strict=True) if not n]
-        if missing:
-            raise LabelError(
-                f"no training labels on valid imagery for {', '.join(map(repr, missing))}{where}; add labels where the "
-                "imagery has data, or leave the class out of `classes`"
-            )

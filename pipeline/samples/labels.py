@@ -18,6 +18,7 @@ from shapely.geometry import box
 
 from pipeline.errors import LabelError, nearest
 from pipeline.grid import BlockGrid, Window, whole, window_geobox
+from pipeline.imagery.dates import Period
 from pipeline.imagery.sources import Source
 from pipeline.samples.legend import Legend
 
@@ -62,20 +63,23 @@ class Labels(ABC):
         What was found, repaired or left out.
     rows : list of dict
         Per label value: class, features, and what lies outside.
+    periods : tuple of Period or None
+        When labels hold; a single None where they hold at any time.
     """
 
     geobox: GeoBox
     legend: Legend
     notes: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    periods: tuple[Period | None, ...] = (None,)
 
     @abstractmethod
-    def read(self, window: Window) -> LabelTile:
-        """Return the labels of a window, which may reach outside the grid."""
+    def read(self, window: Window, period: int = 0) -> LabelTile:
+        """Return the labels of a window, which may reach outside the grid, that hold in a period, by its number."""
 
     @abstractmethod
-    def windows(self, size: int) -> Iterator[Window]:
-        """Yield the windows of a lattice of squares of ``size`` pixels that may hold labels, row by row."""
+    def windows(self, size: int, period: int = 0) -> Iterator[Window]:
+        """Yield the windows of a lattice of squares of ``size`` pixels that may hold labels of a period, row by row."""
 
     @property
     def n_features(self) -> int:
@@ -96,7 +100,8 @@ class VectorLabels(Labels):
     Attributes
     ----------
     frame : GeoDataFrame
-        Features in the CRS of the grid, with the column ``class_index`` and, if the file has one, the field of folds.
+        Features in the CRS of the grid, with the column ``class_index``, with ``period_index`` if they hold for periods,
+        and with the field of folds if the file has one.
     all_touched : bool
         Label every pixel that a polygon touches.
     """
@@ -107,6 +112,8 @@ class VectorLabels(Labels):
     def __post_init__(self) -> None:
         self._shapes = list(self.frame.geometry)
         self._classes = self.frame["class_index"].to_numpy(np.int16)
+        dated = "period_index" in self.frame.columns
+        self._period = self.frame["period_index"].to_numpy(np.int64) if dated else np.zeros(len(self.frame), np.int64)
         self._thin = shapely.get_dimensions(self._shapes) == 1
         self._tree = STRtree(self._shapes)
 
@@ -127,12 +134,18 @@ class VectorLabels(Labels):
         """Class index of each feature, (n,) int16."""
         return np.asarray(self._classes)
 
-    def read(self, window: Window) -> LabelTile:
+    @property
+    def feature_period(self) -> Array:
+        """Number of the period of each feature, (n,) int64."""
+        return np.asarray(self._period)
+
+    def read(self, window: Window, period: int = 0) -> LabelTile:
         """Return the labels of a window; see `Labels.read`."""
         frame = window_geobox(self.geobox, window)
         codes = np.full(window.shape, IGNORE, np.int16)
         feature = np.full(window.shape, -1, np.int32)
-        found = sorted(self._tree.query(box(*frame.boundingbox.bbox)).tolist())
+        near = self._tree.query(box(*frame.boundingbox.bbox))
+        found = sorted(near[self._period[near] == period].tolist())
         if found:
             # Runs of one kind, one after the other: the order of the file holds across kinds too.
             for touched, run in groupby(found, key=lambda i: self.all_touched or bool(self._thin[i])):
@@ -146,12 +159,12 @@ class VectorLabels(Labels):
             codes[labelled] = self._classes[feature[labelled]]
         return LabelTile(codes, feature)
 
-    def windows(self, size: int) -> Iterator[Window]:
+    def windows(self, size: int, period: int = 0) -> Iterator[Window]:
         """Yield windows near features; see `Labels.windows`."""
         grid = BlockGrid(geobox=self.geobox, size=size)
         full = whole(self.geobox)
         places: set[int] = set()
-        for y0, x0, y1, x1 in pixel_bounds(self._shapes, self.geobox).tolist():
+        for y0, x0, y1, x1 in pixel_bounds(self._shapes, self.geobox)[self._period == period].tolist():
             # A pixel around it: a line or a point on an edge may label the pixel on either side.
             near = Window(y=y0 - 1, x=x0 - 1, height=y1 - y0 + 3, width=x1 - x0 + 3).intersect(full)
             if near is not None:
@@ -174,7 +187,7 @@ class RasterLabels(Labels):
     source: Source = None  # type: ignore[assignment]
     values: tuple[int, ...] = ()
 
-    def read(self, window: Window) -> LabelTile:
+    def read(self, window: Window, period: int = 0) -> LabelTile:  # noqa: ARG002 - a raster holds at any time
         """Return the labels of a window; see `Labels.read`."""
         found, valid = self.source.read(self.geobox, window)
         codes = np.full(window.shape, IGNORE, np.int16)
@@ -185,7 +198,7 @@ class RasterLabels(Labels):
         codes[_outside(window, self.geobox)] = IGNORE
         return LabelTile(codes, np.full(window.shape, -1, np.int32))
 
-    def windows(self, size: int) -> Iterator[Window]:
+    def windows(self, size: int, period: int = 0) -> Iterator[Window]:  # noqa: ARG002 - a raster holds at any time
         """Yield the windows that hold labels; see `Labels.windows`."""
         for block in BlockGrid(geobox=self.geobox, size=size):
             if (self.read(block.inner).codes != IGNORE).any():

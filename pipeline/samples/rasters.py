@@ -42,11 +42,11 @@ def open_raster_labels(
     named = {str(v) for c in classes or () for v in (c.labels if c.labels is not None else [c.name])}
     if 0 in counts and "0" not in named:
         notes.append(
-            f"{settings.path}: {counts.pop(0)} pixels of 0 are taken for not labelled; if 0 is a class, name it in `classes`"
+            f"{settings.file}: {counts.pop(0)} pixels of 0 are taken for not labelled; if 0 is a class, name it in `classes`"
         )
     if not counts:
         raise LabelError(
-            f"{settings.path}: no label lies inside the raster, which reaches from {extent(geobox.boundingbox.bbox)} in "
+            f"{settings.file}: no label lies inside the raster, which reaches from {extent(geobox.boundingbox.bbox)} in "
             f"{geobox.crs}; {_reach(settings)}"
         )
     legend = Legend.from_values(counts, classes)
@@ -55,7 +55,7 @@ def open_raster_labels(
     if strangers:
         shown = ", ".join(f"{v} ({counts[v]} px)" for v in strangers[:8])
         notes.append(f"label values of no class are left out: {shown}")
-    check_classes(legend, list(known.values()), settings.path, map(str, sorted(counts)))
+    check_classes(legend, list(known.values()), settings.file, map(str, sorted(counts)))
     rows = [
         {"label": str(v), "class": legend.classes[known[v]].name if v in known else "none", "pixels": n}
         for v, n in sorted(counts.items())
@@ -66,13 +66,13 @@ def open_raster_labels(
 
 
 def _source(settings: LabelSettings, notes: list[str]) -> Source:
-    with open_raster(settings.path) as dataset:
+    with open_raster(settings.file) as dataset:
         if dataset.crs is None and settings.crs is None:
-            raise LabelError(f"{settings.path} states no CRS; give it with labels.crs, such as crs: EPSG:32721")
+            raise LabelError(f"{settings.file} states no CRS; give it with labels.crs, such as crs: EPSG:32721")
         if dataset.count > 1:
-            notes.append(f"{settings.path} has {dataset.count} bands; the first is taken for the labels")
+            notes.append(f"{settings.file} has {dataset.count} bands; the first is taken for the labels")
         return Source(
-            path=settings.path, indexes=(1,), bands=("label",), date=None, nodata=dataset.nodata, scales=(1.0,),
+            path=settings.file, indexes=(1,), bands=("label",), date=None, nodata=dataset.nodata, scales=(1.0,),
             offsets=(0.0,), resampling="nearest", crs=settings.crs,
         )  # fmt: skip
 
@@ -92,7 +92,7 @@ def _counts(source: Source, geobox: GeoBox) -> Counter[int]:
 
 
 def _reach(settings: LabelSettings) -> str:
-    with open_raster(settings.path) as dataset:
+    with open_raster(settings.file) as dataset:
         return f"the labels reach from {extent(dataset.bounds)} in {dataset.crs or settings.crs}. Are the CRS of both right?"
 
 

@@ -94,8 +94,10 @@ def overlaps(frame: gpd.GeoDataFrame, legend: Legend, geobox: GeoBox, notes: lis
     """Say which features of different classes lie on the same ground, and which of them counts."""
     shapes = frame.geometry.to_numpy()
     classes = frame["class_index"].to_numpy()
+    # What lies on the same ground in another period is another label.
+    period = frame["period_index"].to_numpy() if "period_index" in frame.columns else np.zeros(len(frame), np.int64)
     first, second = STRtree(shapes).query(shapes, predicate="intersects")
-    pairs = (first < second) & (classes[first] != classes[second])
+    pairs = (first < second) & (classes[first] != classes[second]) & (period[first] == period[second])
     first, second = first[pairs], second[pairs]
     pixel = abs(float(geobox.resolution.x * geobox.resolution.y))
     shared = shapely.area(shapely.intersection(shapes[first], shapes[second])) > _SLIVER * pixel
@@ -107,8 +109,8 @@ def overlaps(frame: gpd.GeoDataFrame, legend: Legend, geobox: GeoBox, notes: lis
             f"{frame.index[b]}, {names}); the later in the file counts"
         )
     points = np.flatnonzero(shapely.get_type_id(shapes) == shapely.GeometryType.POINT)
-    places = np.column_stack([pixel_bounds(shapes[points], geobox)[:, :2], classes[points]])
-    distinct = np.unique(np.unique(places, axis=0)[:, :2], axis=0, return_counts=True)[1]
+    places = np.column_stack([pixel_bounds(shapes[points], geobox)[:, :2], period[points], classes[points]])
+    distinct = np.unique(np.unique(places, axis=0)[:, :3], axis=0, return_counts=True)[1]
     if many := int((distinct > 1).sum()):
         notes.append(f"{many} pixels hold points of different classes; the later in the file counts")
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import LabelError
 from pipeline.samples.labels import IGNORE, Labels, VectorLabels, pixel_bounds
+from pipeline.samples.rounds import FEW
 from pipeline.settings import FoldSettings
 
 Array = np.ndarray[Any, Any]
-
-FEW = 5
-"""With fewer units of a class than this, three folds measure luck."""
 
 # Blocks of land across the extent, in each direction, when their size is not given.
 _BLOCKS_ACROSS = 8
@@ -35,16 +35,46 @@ def feature_weights(labels: VectorLabels) -> Array:
     return weights
 
 
+def together(labels: VectorLabels) -> Array:
+    """Return the number of the place of each feature, (n,) int64: features of different periods that share ground are one.
+
+    A pixel that trains in one year and is tested in another would be tested on what it was trained on.
+    """
+    n = labels.n_features
+    if len(labels.periods) == 1:
+        return np.arange(n)
+    shapes = labels.frame.geometry.to_numpy()
+    period = labels.feature_period
+    # Grown to the pixels they lie in: two points in one pixel are one place.
+    y0, x0, y1, x1 = pixel_bounds(shapes, labels.geobox).T
+    boxes = shapely.box(x0 + 0.1, y0 + 0.1, x1 + 0.9, y1 + 0.9)
+    a, b = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    near = (period[a] != period[b]) & _share(shapes, a, b)
+    links = coo_array((np.ones(int(near.sum())), (a[near], b[near])), shape=(n, n))
+    _, place = connected_components(links, directed=False)
+    # Numbered by the first feature of each, whatever the library does.
+    _, first, number = np.unique(place, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[number], dtype=np.int64)
+
+
+def _share(shapes: Array, a: Array, b: Array) -> Array:
+    """Return which pairs of features share ground; points and lines whose bounds share pixels are taken to."""
+    flat = shapely.get_dimensions(shapes) == 2
+    return np.asarray(~(flat[a] & flat[b]) | shapely.intersects(shapes[a], shapes[b]))
+
+
 def _block_weights(labels: Labels, side: int) -> tuple[Array, Array]:
     """Return the blocks of land with labels, (n, 2) row and column, and their labelled pixels per class, (n, K)."""
-    cells, weights = [], []
-    for window in labels.windows(side):
-        codes = labels.read(window).codes
-        count = np.bincount(codes[codes != IGNORE].astype(np.int64), minlength=len(labels.legend.classes))
-        if count.any():
-            cells.append((window.y // side, window.x // side))
-            weights.append(count)
-    return np.array(cells, dtype=np.int64).reshape(-1, 2), np.array(weights, dtype=np.float64)
+    found: dict[tuple[int, int], Array] = {}
+    for period in range(len(labels.periods)):
+        for window in labels.windows(side, period):
+            codes = labels.read(window, period).codes
+            count = np.bincount(codes[codes != IGNORE].astype(np.int64), minlength=len(labels.legend.classes))
+            if count.any():
+                cell = window.y // side, window.x // side
+                found[cell] = found.get(cell, 0) + count
+    cells = sorted(found)
+    return np.array(cells, dtype=np.int64).reshape(-1, 2), np.array([found[c] for c in cells], dtype=np.float64)
 
 
 def blocks_of_land(labels: Labels, settings: FoldSettings, halo: int, notes: list[str]) -> tuple[int, Array, Array]:

@@ -15,7 +15,7 @@ from pyproj.exceptions import CRSError
 from pipeline.errors import LabelError, nearest
 from pipeline.settings import LabelSettings
 
-_COLUMNS = (("x", "y"), ("lon", "lat"), ("longitude", "latitude"), ("easting", "northing"))
+COLUMNS = (("x", "y"), ("lon", "lat"), ("longitude", "latitude"), ("easting", "northing"))
 _GEOGRAPHIC = {"lon", "longitude"}
 _TABLES = {".csv", ".tsv", ".txt"}
 _PARQUET = {".parquet", ".geoparquet"}
@@ -29,7 +29,7 @@ def read_features(settings: LabelSettings) -> gpd.GeoDataFrame:
     LabelError
         If the file is no vector data, has several layers and none is named, holds no geometries, or states no CRS.
     """
-    path = Path(settings.path)
+    path = Path(settings.file)
     suffix = path.suffix.lower()
     try:
         if suffix in _TABLES:
@@ -65,7 +65,7 @@ def _points(path: Path) -> gpd.GeoDataFrame:
     separator = max(",;\t", key=first.count)
     table = pd.read_csv(path, sep=separator, decimal="," if separator == ";" and _comma(path) else ".")
     by_name = {str(c).strip().lower(): c for c in table.columns}
-    for x, y in _COLUMNS:
+    for x, y in COLUMNS:
         if x in by_name and y in by_name:
             across, up = (_numbers(table, by_name[name], path) for name in (x, y))
             points = gpd.points_from_xy(across, up)
@@ -99,7 +99,7 @@ def _with_crs(frame: gpd.GeoDataFrame, settings: LabelSettings) -> gpd.GeoDataFr
     if frame.crs is not None:
         return frame
     if settings.crs is None:
-        raise LabelError(f"{settings.path} states no CRS; give it with labels.crs, such as crs: EPSG:4326")
+        raise LabelError(f"{settings.file} states no CRS; give it with labels.crs, such as crs: EPSG:4326")
     try:
         return frame.set_crs(settings.crs)
     except CRSError as error:

@@ -1,0 +1,273 @@
+"""A table of labelled series: pixels with their values and labels, without any imagery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import LabelError, nearest
+from pipeline.imagery.dates import Period
+from pipeline.imagery.paths import some
+from pipeline.samples.labels import check_classes
+from pipeline.samples.legend import Legend, natural, text_of
+from pipeline.samples.periods import days, periods_of
+from pipeline.samples.vectors import COLUMNS
+from pipeline.settings import ClassSettings, LabelSettings
+
+Array = np.ndarray[Any, Any]
+
+_FORMATS = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesTable:
+    """Labelled series of N samples, at most T dates each, of C bands.
+
+    Attributes
+    ----------
+    legend : Legend
+        The classes.
+    bands : tuple of str
+        Names of the bands.
+    values : (N, T, C) float32
+        Sorted by date; NaN where a value is missing, and after the last date of a sample.
+    time : (N, T) float32
+        Days since the first day of the sample's period; where it states none, since its first date.
+    target : (N,) int64
+        Class indices.
+    frame : DataFrame
+        The row of each sample in the table of samples.
+    places : (N, 2) float or None
+        Longitude and latitude, or x and y.
+    periods : tuple of Period or None
+        When labels hold; a single None where they state no period.
+    period : (N,) int64
+        Number of the period of each sample.
+    notes : list of str
+        What was found or left out.
+    rows : list of dict
+        Per label value: class and samples.
+    """
+
+    legend: Legend
+    bands: tuple[str, ...]
+    values: Array
+    time: Array
+    target: Array
+    frame: pd.DataFrame
+    places: Array | None
+    periods: tuple[Period | None, ...]
+    period: Array
+    notes: list[str]
+    rows: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return a row per label value: what it matched."""
+        return self.rows
+
+
+def open_series(settings: LabelSettings, classes: Sequence[ClassSettings] | None) -> SeriesTable:
+    """Read a table of labelled series.
+
+    Parameters
+    ----------
+    settings : LabelSettings
+        As in the job file; ``series`` is given.
+    classes : sequence of ClassSettings or None
+        The classes of the job; None takes every value.
+
+    Raises
+    ------
+    LabelError
+        If a table or a column of it is missing, a sample has no label, values are no numbers or no dates, or there is
+        nothing to learn from.
+    """
+    notes: list[str] = []
+    where = str(settings.series)
+    long = _read(where, "labels.series")
+    samples = _samples(long, settings)
+    _column(long, settings.id, where, "labels.id")
+    field = settings.field or "label"
+    named = settings.samples or where
+    _column(samples, field, named, "labels.field")
+    samples = _labelled(long, samples, settings, field, named, notes)
+    legend = Legend.from_values(samples[field], classes)
+    index = np.array([-1 if i is None else i for i in map(legend.index, samples[field])], dtype=np.int64)
+    count = samples[field].map(text_of).value_counts().to_dict()
+    values_there = sorted(count, key=natural)
+    if strangers := [v for v in values_there if legend.index(v) is None]:
+        notes.append(
+            f"label values of no class are left out: {'; '.join(f'{legend.unknown(v)} ({count[v]})' for v in strangers[:5])}"
+        )
+    samples, target = samples[index >= 0], index[index >= 0]
+    check_classes(legend, target.tolist(), named, values_there)
+    bands = _bands(long, samples, settings, field)
+    periods: tuple[Period | None, ...] = (None,)
+    period, start = np.zeros(len(samples), np.int64), None
+    if settings.from_ is not None and settings.to is not None:
+        periods, period = periods_of(samples, settings.from_, settings.to, named)
+        start = days(samples, settings.from_, named)
+    values, time = _series(long, samples[settings.id].to_numpy(), start, bands, settings, notes)
+    empty = ~np.isfinite(values).all(2).any(1)
+    if empty.any():
+        raise LabelError(
+            f"{where}: {int(empty.sum())} samples have no date with a value of every band"
+            f"{' within their period' if start is not None else ''} (first: {samples[settings.id].to_numpy()[empty][0]})"
+        )
+    names = [legend.classes[i].name if (i := legend.index(v)) is not None else "none" for v in values_there]
+    return SeriesTable(
+        legend=legend,
+        bands=tuple(bands),
+        values=values,
+        time=time,
+        target=target,
+        frame=samples,
+        places=_places(samples),
+        periods=periods,
+        period=period,
+        notes=notes,
+        rows=[{"label": v, "class": c, "samples": count[v]} for v, c in zip(values_there, names, strict=True)],
+    )
+
+
+def _read(path: str, what: str) -> pd.DataFrame:
+    file = Path(path)
+    if not file.is_file():
+        beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise LabelError(f"{what}: there is no file {path}{nearest(file.name, beside)}")
+    read = _FORMATS.get(file.suffix.lower())
+    if read is None:
+        raise LabelError(f"{what}: expected a table as .parquet or .csv, found {path}")
+    try:
+        table = read(file)
+    except (ValueError, OSError) as error:
+        raise LabelError(f"{what}: {path} cannot be read as a table: {error}") from error
+    table.columns = table.columns.map(str)
+    table.index = pd.RangeIndex(1, len(table) + 1)
+    return table
+
+
+def _column(table: pd.DataFrame, name: str, where: str, what: str) -> None:
+    if name not in table.columns:
+        there = list(table.columns)
+        raise LabelError(f"{what}: {where} has no column '{name}'{nearest(name, there)} It has {', '.join(there)}")
+
+
+def _samples(long: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
+    """Return the table with a row per sample."""
+    if settings.samples is not None:
+        samples = _read(settings.samples, "labels.samples")
+        _column(samples, settings.id, settings.samples, "labels.id")
+        twice = samples[settings.id][samples[settings.id].duplicated()]
+        if len(twice):
+            raise LabelError(f"{settings.samples}: sample {twice.iloc[0]} stands there twice; each needs one row")
+        return samples
+    _column(long, settings.id, str(settings.series), "labels.id")
+    field = settings.field or "label"
+    _column(long, field, str(settings.series), "labels.field")
+    several = long.groupby(settings.id, sort=False)[field].nunique(dropna=False)
+    if (several > 1).any():
+        raise LabelError(f"{settings.series}: sample {several[several > 1].index[0]} has two labels; one sample, one label")
+    return long.drop_duplicates(settings.id)
+
+
+def _labelled(
+    long: pd.DataFrame, samples: pd.DataFrame, settings: LabelSettings, field: str, named: str, notes: list[str]
+) -> pd.DataFrame:
+    """Return the samples that have a series; each series needs a label.
+
+    Raises
+    ------
+    LabelError
+        If one has none.
+    """
+    bare = samples[field].isna() | (samples[field].map(text_of) == "")
+    known = set(samples[settings.id][~bare])
+    found = long[settings.id].unique()
+    lacking = [str(i) for i in found if i not in known]
+    if lacking:
+        raise LabelError(
+            f"{settings.series}: {len(lacking)} samples have no label in {named} ({some(lacking)}); label them there, or "
+            "take them out of the series"
+        )
+    has = samples[settings.id].isin(found)
+    if not has.all():
+        notes.append(f"{int((~has).sum())} of {len(samples)} samples have no series and are left out")
+    return samples[has & ~bare]
+
+
+def _bands(long: pd.DataFrame, samples: pd.DataFrame, settings: LabelSettings, field: str) -> list[str]:
+    where = str(settings.series)
+    if settings.bands is not None:
+        for name in settings.bands:
+            _column(long, name, where, "labels.bands")
+        bands = settings.bands
+    else:
+        # What describes a sample is no band, also where both stand in one table.
+        other = {settings.id, settings.date, field, settings.fold, settings.from_, settings.to}
+        other |= {c for pair in COLUMNS for c in pair}
+        other |= set(samples.columns) if settings.samples is not None else set()
+        bands = [c for c in long.columns if c not in other and pd.api.types.is_numeric_dtype(long[c])]
+    if not bands:
+        raise LabelError(f"{where}: no column of numbers is left for a band; it has {', '.join(long.columns)}")
+    for name in bands:
+        if not pd.api.types.is_numeric_dtype(long[name]):
+            wrong = long[name][pd.to_numeric(long[name], errors="coerce").isna() & long[name].notna()]
+            raise LabelError(
+                f"{where}: expected numbers in column '{name}', found {wrong.iloc[0]!r} in row {wrong.index[0]}"
+            )
+    return list(bands)
+
+
+def _series(
+    long: pd.DataFrame, ids: Array, start: Array | None, bands: list[str], settings: LabelSettings, notes: list[str]
+) -> tuple[Array, Array]:
+    """Return values (N, T, C) float32 and days (N, T) float32 of samples, each sorted by date."""
+    where = str(settings.series)
+    place = pd.Index(ids).get_indexer(long[settings.id])
+    kept = place >= 0
+    date, place = days(long[kept], settings.date, where), place[kept]
+    values = long.loc[kept, bands].to_numpy(np.float32)
+    # Stable: of two rows of a sample on one date, the first in the table stays the first.
+    order = np.lexsort((date, place))
+    date, place, values = date[order], place[order], values[order]
+    again = np.zeros(len(place), bool)
+    again[1:] = (place[1:] == place[:-1]) & (date[1:] == date[:-1])
+    if again.any():
+        notes.append(f"{int(again.sum())} rows stand for a sample and date that has one already: the first counts")
+        date, place, values = date[~again], place[~again], values[~again]
+    if start is not None:
+        assert settings.to is not None
+        early = date < start[place]
+        if early.any():
+            notes.append(f"{int(early.sum())} rows lie before the period of their sample and are left out")
+            date, place, values = date[~early], place[~early], values[~early]
+    count = np.bincount(place, minlength=len(ids))
+    if len(np.unique(count)) > 1:
+        notes.append(f"samples have {count.min()} to {count.max()} dates; the shorter ones are followed by masked dates")
+    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    origin = start if start is not None else date[np.minimum(first, len(date) - 1)]
+    rank = np.arange(len(place)) - first[place]
+    made = np.full((len(ids), int(count.max()), len(bands)), np.nan, np.float32)
+    made[place, rank] = values
+    # A date counts where all its bands have a value, as in imagery.
+    made[~np.isfinite(made).all(2)] = np.nan
+    time = np.zeros(made.shape[:2], np.float32)
+    time[place, rank] = (date - origin[place]).astype("timedelta64[D]").astype(np.float32)
+    return made, time
+
+
+def _places(samples: pd.DataFrame) -> Array | None:
+    by_name = {c.lower(): c for c in samples.columns}
+    for x, y in COLUMNS:
+        if x in by_name and y in by_name:
+            return samples[[by_name[x], by_name[y]]].to_numpy(np.float64)
+    return None

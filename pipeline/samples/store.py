@@ -1,0 +1,109 @@
+"""Make a chip store: filled, checked, and whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from pipeline.errors import LabelError
+from pipeline.samples.chips import ChipStore, planes
+from pipeline.samples.rounds import TEST, TRAIN, VAL
+
+# Samples of one pixel in a Zarr chunk.
+_PIXELS = 4096
+
+
+@contextlib.contextmanager
+def new_store(
+    path: Path, shape: tuple[int, int, int, int], rounds: int, classes: int, attributes: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Make a store, which is whole or absent; one that is there is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        Where it will be.
+    shape : (N, T, C, S)
+        Chips, dates, bands, and the side of a chip in pixels.
+    rounds, classes : int
+        R and K.
+    attributes : dict
+        What is kept beside the arrays; see `ChipStore.attrs`.
+
+    Yields
+    ------
+    dict
+        The arrays by name, to be filled: values (N, T, C, S, S), truth (N, P, S, S), counts (N, R + 1, 4, K), origin (N, 2),
+        period (N,) and time (N, T).
+
+    Raises
+    ------
+    LabelError
+        If nothing can be learned from what was filled in, or nothing measured.
+    """
+    n, times, bands, size = shape
+    chunk = _PIXELS if size == 1 else 1
+    shapes: dict[str, tuple[tuple[int, ...], str, int]] = {
+        "values": ((n, times, bands, size, size), "float32", chunk),
+        "truth": ((n, planes(rounds), size, size), "uint16", chunk),
+        "counts": ((n, rounds + 1, 4, classes), "int32", _PIXELS),
+        "origin": ((n, 2), "int32", _PIXELS),
+        "period": ((n,), "int32", _PIXELS),
+        "time": ((n, times), "float32", _PIXELS),
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    try:
+        group = zarr.open_group(temporary, mode="w")
+        yield {
+            name: group.create_array(
+                name,
+                shape=full,
+                dtype=dtype,
+                chunks=(min(first, max(n, 1)), *full[1:]),
+                # A training reads each chip once an epoch, and decoding would be what it waits for.
+                compressors=None,
+                # Chips are read by their files: one of zeros has one too.
+                config={"write_empty_chunks": True},
+            )
+            for name, (full, dtype, first) in shapes.items()
+        }
+        group.attrs.update(attributes)
+        _check(ChipStore.open(temporary))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if path.exists():
+        shutil.rmtree(path)
+    temporary.rename(path)
+
+
+def _check(store: ChipStore) -> None:
+    """Refuse a store from which nothing can be learned, or nothing measured.
+
+    Raises
+    ------
+    LabelError
+        If a round has no label of a role, or a class none to learn from, on valid imagery.
+    """
+    for r in range(store.rounds):
+        where = f" of round {r + 1}" if store.rounds > 1 else ""
+        for role, name in ((TRAIN, "training"), (VAL, "validation"), (TEST, "test")):
+            if not store.counts(r, role).any():
+                raise LabelError(
+                    f"the {name} fold{where} is empty: no label of it lies on valid imagery outside the buffer of "
+                    f"{store.buffer} px; use other folds.fractions or folds.seed, a smaller folds.buffer, or a network with "
+                    "a smaller halo"
+                )
+        missing = [c.name for c, n in zip(store.legend.classes, store.counts(r, TRAIN), strict=True) if not n]
+        if missing:
+            raise LabelError(
+                f"no training labels on valid imagery for {', '.join(map(repr, missing))}{where}; add labels where the "
+                "imagery has data, or leave the class out of `classes`"
+            )
