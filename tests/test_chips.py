@@ -122,8 +122,8 @@ def test_chips_hold_the_imagery_of_their_place(labels: VectorLabels, client: Cli
         y, x = (int(v) for v in store.origins[i])
         tile = cube.read(Window(y=y, x=x, height=size, width=size))
         np.testing.assert_array_equal(store.values[i], np.where(tile.valid[:, None], tile.values, np.nan))
-    assert store.attrs["dates"] == ["2020-01-01", "2020-01-17"]
-    assert store.attrs["time"] == [0, 16]
+    assert store.attrs["periods"] == [None]
+    assert store.time.tolist() == [[0, 16]] * len(store)
     assert store.attrs["bands"] == ["red", "nir"]
 
 

@@ -6,8 +6,10 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
@@ -71,6 +73,51 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
         axes.legend(loc="upper left")
 
     return _svg(draw, "Reliability: share of pixels that are right, by confidence of the map")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seasons:
+    """What labelled pixels look like over time.
+
+    Attributes
+    ----------
+    days : (T,) float
+        Day of each date, from the first of the period.
+    bands : sequence of str
+        Names of the C bands.
+    classes : sequence of (str, str)
+        Name and colour of the K classes.
+    low, middle, high : (K, T, C) float
+        Quartiles of the labelled pixels of a class; NaN where there is none.
+    """
+
+    days: np.ndarray[Any, Any]
+    bands: Sequence[str]
+    classes: Sequence[tuple[str, str]]
+    low: np.ndarray[Any, Any]
+    middle: np.ndarray[Any, Any]
+    high: np.ndarray[Any, Any]
+
+
+def season_charts(seasons: Seasons) -> list[Markup]:
+    """Return a chart per band: the median of each class over time, with the range of its middle half."""
+    return [_season(seasons, c) for c in range(len(seasons.bands))]
+
+
+def _season(seasons: Seasons, c: int) -> Markup:
+    def draw(axes: Axes) -> None:
+        for k, (name, color) in enumerate(seasons.classes):
+            axes.fill_between(
+                seasons.days, seasons.low[k, :, c], seasons.high[k, :, c], color=color, alpha=0.13, linewidth=0
+            )
+            axes.plot(seasons.days, seasons.middle[k, :, c], color=color, lw=1.5, label=name)
+        axes.set(xlabel="days since the start of the period", ylabel=seasons.bands[c])
+        axes.margins(x=0.02)
+        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        if c == 0:
+            axes.legend(fontsize=7)
+
+    return _svg(draw, f"{seasons.bands[c]} over time: median and middle half of the labelled pixels of each class")
 
 
 def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], what: str, best: Any) -> Markup | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from pipeline.engine import dask_client
 from pipeline.files import write_json
 from pipeline.maps.accuracy import Accuracy, confusion
 from pipeline.maps.areas import AreaRow, areas, count_areas
+from pipeline.maps.change import Change, change
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN
 from workflows.assess import Assessed, assess, probabilities
-from workflows.report import write_areas_csv
+from workflows.tables import write_areas_csv, write_changes_csv
 from workflows.train import round_bundle, trained
 
 if TYPE_CHECKING:
@@ -42,8 +45,10 @@ class Evaluation:
         Pooled over the folds.
     rounds : list of (Accuracy, Accuracy)
         The network and the forest, fold by fold.
-    areas : list of AreaRow
-        Counted and error-adjusted areas; empty where there is no map yet.
+    areas : dict of lists of AreaRow
+        Counted and error-adjusted areas of each map, by the name of its period, which is empty for a single one.
+    changes : dict of Change
+        What became of what, from each period that is mapped to the next, by the names of both.
     calibration : dict
         Temperature, calibration error on the test fold before and after, reliability bins.
     notes : list of str
@@ -53,7 +58,8 @@ class Evaluation:
     network: Accuracy
     forest: Accuracy
     rounds: list[tuple[Accuracy, Accuracy]]
-    areas: list[AreaRow]
+    areas: dict[str, list[AreaRow]]
+    changes: dict[tuple[str, str], Change]
     calibration: dict[str, Any]
     notes: list[str]
 
@@ -84,20 +90,26 @@ def evaluate(context: Context) -> Evaluation:
     network = Accuracy.of(np.sum([c for c, _, _ in found], axis=0), legends)
     forest = Accuracy.of(np.sum([f for _, f, _ in found], axis=0), legends)
     notes = _notes(context, network)
-    rows: list[AreaRow] = []
-    classes = output.maps / "classes.tif"
-    if classes.is_file():
-        rows = areas(network.confusion, count_areas(classes), legends)
+    maps = {o.period: o.maps / "classes.tif" for _, o in context.maps} if context.imaged else {}
+    made = {name: path for name, path in maps.items() if path.is_file()}
+    rows = {name: areas(network.confusion, count_areas(path), legends) for name, path in made.items()}
+    changes = {(a, b): change(made[a], made[b], legends) for a, b in itertools.pairwise(made)}
+    if rows:
         write_areas_csv(output.report / "areas.csv", rows)
-        if len(found) == 1:
-            notes.append(_agreement(context, found[0][2]))
-    else:
-        notes.append("there is no map yet: areas are left out")
+    if changes:
+        write_changes_csv(output.report / "changes.csv", changes, legends)
+    if made and len(found) == 1:
+        notes += _agreement(context, found[0][2])
+    if not context.imaged:
+        notes.append("the job trains on a table and maps nothing: there are no areas")
+    elif len(made) < len(maps):
+        notes.append(f"there is no map yet{' of some periods' if made else ''}: areas are left out")
     evaluation = Evaluation(
         network=network,
         forest=forest,
         rounds=accuracies,
         areas=rows,
+        changes=changes,
         calibration=_calibration(bundle, [a for _, _, a in found]),
         notes=notes,
     )
@@ -111,7 +123,12 @@ def evaluate(context: Context) -> Evaluation:
             "notes": notes,
         },
     )
-    output.finish("evaluate", {"model": bundle.checksum}, areas=[dataclasses.asdict(row) for row in rows])
+    output.finish(
+        "evaluate",
+        {"model": bundle.checksum},
+        areas={name: [dataclasses.asdict(row) for row in found] for name, found in rows.items()},
+        changes=[[a, b, c.hectares.tolist()] for (a, b), c in changes.items()],
+    )
     _show(context, evaluation)
     return evaluation
 
@@ -143,22 +160,36 @@ def _calibration(bundle: Bundle, assessed: list[Assessed]) -> dict[str, Any]:
     }
 
 
-def _agreement(context: Context, assessed: Assessed) -> str:
-    """Compare the finished map with the scores of the test fold: two paths to the same classes."""
+def _agreement(context: Context, assessed: Assessed) -> list[str]:
+    """Compare the finished maps with the scores of the test fold: two paths to the same classes."""
+    codes = np.asarray(context.legend.codes)[assessed.scores.argmax(1)]
+    where = assessed.places
+    same = total = 0
+    for period, output in context.maps:
+        path = output.maps / "classes.tif"
+        held = context.labels.periods
+        # A label says what is there in its own period; where it holds at any time, any map shows it.
+        of = np.flatnonzero(where.period == held.index(period)) if period in held else np.arange(0)
+        if path.is_file() and len(of):
+            same += int((_read_back(path, where.rows[of], where.columns[of]) == codes[of]).sum())
+            total += len(of)
+    return [f"{same} of {total} test pixels read back from classes.tif hold the class scored here"] if total else []
+
+
+def _read_back(path: Path, rows: Array, columns: Array) -> Array:
+    """Return the values of a raster at pixels, (N,) int64, read tile by tile."""
     import rasterio
 
-    codes = np.asarray(context.labels.legend.codes)[assessed.scores.argmax(1)]
-    where = assessed.places
-    with rasterio.open(context.output.maps / "classes.tif") as raster:
+    found = np.zeros(len(rows), dtype=np.int64)
+    with rasterio.open(path) as raster:
         height, width = raster.block_shapes[0]
-        mapped = np.zeros(len(codes), dtype=np.int64)
-        tile = (where.rows // height) * (raster.width // width + 1) + where.columns // width
+        tile = (rows // height) * (raster.width // width + 1) + columns // width
         for t in np.unique(tile):
             of = np.flatnonzero(tile == t)
-            y, x = int(where.rows[of[0]] // height * height), int(where.columns[of[0]] // width * width)
+            y, x = int(rows[of[0]] // height * height), int(columns[of[0]] // width * width)
             values = raster.read(1, window=((y, min(y + height, raster.height)), (x, min(x + width, raster.width))))
-            mapped[of] = values[where.rows[of] - y, where.columns[of] - x]
-    return f"{int((mapped == codes).sum())} of {len(codes)} test pixels read back from classes.tif hold the class scored here"
+            found[of] = values[rows[of] - y, columns[of] - x]
+    return found
 
 
 def _notes(context: Context, network: Accuracy) -> list[str]:
@@ -195,16 +226,25 @@ def _show(context: Context, evaluation: Evaluation) -> None:
             ("random forest", forest["overall"], forest["kappa"], forest["macro_f1"]),
         ],
     )
-    if evaluation.areas:
+    for period, areas_ in evaluation.areas.items():
         console.table(
-            "  areas (ha)",
+            f"  areas (ha){' ' + spoken(period) if period else ''}",
             ("class", "counted", "adjusted", "+- 95 %"),
-            [
-                (r.name, f"{r.counted_ha:.1f}", _hectares(r.adjusted_ha), _hectares(r.interval_ha))
-                for r in evaluation.areas
-            ],
+            [(r.name, f"{r.counted_ha:.1f}", _hectares(r.adjusted_ha), _hectares(r.interval_ha)) for r in areas_],
+        )
+    names = [c.name for c in context.legend.classes]
+    for (before, after), found in evaluation.changes.items():
+        console.table(
+            f"  from {spoken(before)} (rows) to {spoken(after)} (columns), ha; {100 * found.changed:.1f} % changed",
+            ("class", *names),
+            [(name, *(f"{v:.1f}" for v in row)) for name, row in zip(names, found.hectares, strict=True)],
         )
     context.say(evaluation.notes)
+
+
+def spoken(period: str) -> str:
+    """Return the name of a period as people say it."""
+    return period.replace("_", " to ")
 
 
 def _hectares(value: float | None) -> str | None:

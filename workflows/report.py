@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from urllib.parse import quote
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.files import whole_file, write_text
+from pipeline.files import write_text
 from pipeline.maps.areas import AreaRow
 from pipeline.maps.layers import LegendEntry
 from workflows import charts
@@ -22,7 +21,7 @@ from workflows.pictures import class_picture, ramp_picture
 from workflows.quicklook import quicklook, terminal_picture
 from workflows.verdict import figure, hectares, percent, verdict
 
-__all__ = ["ReportData", "quicklook", "terminal_picture", "write_areas_csv", "write_report"]
+__all__ = ["ReportData", "quicklook", "terminal_picture", "write_report"]
 
 _ABOUT = {
     "classes": "Class map with names, colours and overviews.",
@@ -32,6 +31,24 @@ _ABOUT = {
     "saliency_bands": "The same, summed over dates: a band for each band of the imagery.",
     "saliency_dates": "The same, summed over bands: a band for each date.",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodMap:
+    """The map of one of several periods: its name in words, its class map and its areas."""
+
+    name: str
+    classes: Path
+    areas: Sequence[AreaRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodChange:
+    """Hectares (K x K) that went from class (row) to class (column) between two periods."""
+
+    before: str
+    after: str
+    hectares: Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +79,13 @@ class ReportData:
     rounds : sequence of mapping
         Per fold ``{"network": accuracy, "forest": accuracy or None}``; shown where there are two or more.
     areas : sequence of AreaRow
-        Counted and error-adjusted areas.
+        Counted and error-adjusted areas; of several periods, those of the last.
+    periods : sequence of PeriodMap
+        The maps of all periods, where several are mapped.
+    changes : sequence of PeriodChange
+        What became of what, from each of them to the next.
+    seasons : Seasons or None
+        What the classes look like over time; of a series of dates.
     histories : sequence of sequences of mappings
         Per training its epochs: ``train_loss``, ``val_loss``, ``val_macro_f1``, as far as they exist.
     labels : sequence of mapping
@@ -88,6 +111,9 @@ class ReportData:
     facts: Mapping[str, str] = field(default_factory=dict)
     rounds: Sequence[Mapping[str, Any]] = ()
     areas: Sequence[AreaRow] = ()
+    periods: Sequence[PeriodMap] = ()
+    changes: Sequence[PeriodChange] = ()
+    seasons: charts.Seasons | None = None
     histories: charts.Histories = ()
     labels: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
@@ -117,17 +143,6 @@ def write_report(output: Path, data: ReportData) -> Path:
     return output
 
 
-def write_areas_csv(path: Path, rows: Sequence[AreaRow]) -> None:
-    """Write the areas of the classes as CSV; what is not known is left empty."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["code", "class", "pixels", "counted_ha", "adjusted_ha", "interval_95_ha", "samples", "note"])
-        for row in rows:
-            hectares = (row.counted_ha, row.adjusted_ha, row.interval_ha)
-            figures = ["" if v is None else f"{v:.4f}" for v in hectares]
-            table.writerow([row.code, row.name, row.pixels, *figures, row.samples, row.note])
-
-
 def _view(data: ReportData, folder: Path) -> dict[str, Any]:
     """Return what the template draws."""
     pictures = {}
@@ -146,6 +161,8 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
         "matrix": _matrix(data.accuracy["confusion"]),
         "forest_f1": {c["code"]: c["f1"] for c in data.forest["classes"]} if data.forest else {},
         "areas": _area_rows(data.areas),
+        "periods": [(p, class_picture(p.classes, data.legend)) for p in data.periods],
+        "seasons": charts.season_charts(data.seasons) if data.seasons is not None else [],
         "loss": charts.loss_chart(data.histories),
         "score": charts.score_chart(data.histories),
         "reliability": charts.reliability_chart(bins) if bins else None,

@@ -13,8 +13,10 @@ from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
 from workflows.console import quantity
+from workflows.evaluate import spoken
 from workflows.output import now
-from workflows.report import ReportData, write_report
+from workflows.report import PeriodChange, PeriodMap, ReportData, write_report
+from workflows.seasons import seasons_of
 from workflows.train import trained
 
 if TYPE_CHECKING:
@@ -46,7 +48,11 @@ def report(context: Context) -> Path:
     store = ChipStore.open(output.chips)
     context.say(store.notes)
     histories = json.loads((output.rounds / "histories.json").read_text(encoding="utf-8"))
-    layers = {name: path for name in LAYERS if (path := output.maps / f"{name}.tif").is_file()}
+    # Of several periods the last is shown at length.
+    maps = context.maps if context.imaged else []
+    shown = maps[-1][1].maps if maps else output.maps
+    layers = {name: path for name in LAYERS if (path := shown / f"{name}.tif").is_file()}
+    rows = {name: [AreaRow(**row) for row in found] for name, found in evaluated["left"]["areas"].items()}
     data = ReportData(
         name=context.job.name,
         settings=context.job.dump(),
@@ -58,7 +64,17 @@ def report(context: Context) -> Path:
         evaluated=_how(context),
         facts=_facts(context, bundle),
         rounds=accuracy["rounds"],
-        areas=[AreaRow(**row) for row in evaluated["left"]["areas"]],
+        areas=list(rows.values())[-1] if rows else (),
+        periods=[
+            PeriodMap(name=spoken(o.period), classes=o.maps / "classes.tif", areas=rows[o.period])
+            for _, o in maps
+            if o.period in rows and o.period
+        ],
+        changes=[
+            PeriodChange(before=spoken(a), after=spoken(b), hectares=hectares)
+            for a, b, hectares in evaluated["left"]["changes"]
+        ],
+        seasons=seasons_of(store),
         histories=histories,
         labels=store.table(),
         notes=list(dict.fromkeys([*context.notes, *accuracy["notes"]])),
@@ -78,7 +94,19 @@ def _how(context: Context) -> str:
 
 
 def _facts(context: Context, bundle: Bundle) -> dict[str, str]:
-    cube, network = context.cube, bundle.network
+    network = bundle.network
+    own = {
+        "Network": f"{network.name}, {parameters(network):,} parameters, {quantity(flop_per_pixel(network))}FLOP per pixel, "
+        f"halo {network.halo} px",
+        "Epochs": ", ".join(str(e) for e in bundle.training["epochs"]),
+    }
+    if context.table is not None:
+        table = context.table
+        return {
+            "Samples": f"{len(table):,} series of up to {table.values.shape[1]} dates",
+            "Bands": ", ".join(table.bands),
+        } | own
+    cube = context.cube
     box = cube.geobox
     dates = [d.isoformat() for d in cube.dates if d]
     files: dict[str, Any] = dict.fromkeys(Path(s.path).name for s in cube.sources)
@@ -88,7 +116,4 @@ def _facts(context: Context, bundle: Bundle) -> dict[str, str]:
         "Bands": ", ".join(cube.bands),
         "Dates": f"{dates[0]} to {dates[-1]} ({len(dates)})" if dates else "undated",
         "Grid": f"{int(box.shape.x)} x {int(box.shape.y)} pixels of {abs(box.resolution.x):g}, {crs_name(box)}",
-        "Network": f"{network.name}, {parameters(network):,} parameters, {quantity(flop_per_pixel(network))}FLOP per pixel, "
-        f"halo {network.halo} px",
-        "Epochs": ", ".join(str(e) for e in bundle.training["epochs"]),
-    }
+    } | own

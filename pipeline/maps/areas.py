@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 
 from pipeline.errors import RunError
-from pipeline.grid import Block, BlockGrid
+from pipeline.grid import Block, BlockGrid, Window
 from pipeline.maps.estimation import adjusted_areas
 from pipeline.maps.layers import LegendEntry
 from pipeline.maps.surface import by_rows, cell_areas
@@ -154,14 +154,19 @@ def _count(
     values: np.ndarray[Any, Any], geobox: GeoBox, block: Block, codes: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return pixels and square metres per code in a window, cell by cell."""
-    height, width = values.shape
-    rows, columns = (1, width) if by_rows(geobox) else (_CELL, _CELL)
     pixels = np.zeros(codes, np.int64)
     areas = np.zeros(codes, np.float64)
-    size = cell_areas(geobox, block.inner, rows, columns)
-    for i, y in enumerate(range(0, height, rows)):
-        for j, x in enumerate(range(0, width, columns)):
-            counted = np.bincount(values[y : y + rows, x : x + columns].ravel(), minlength=codes)
-            pixels += counted
-            areas += counted * size[i, j]
+    for where, size in cells(geobox, block.inner):
+        counted = np.bincount(values[where].ravel(), minlength=codes)
+        pixels += counted
+        areas += counted * size
     return pixels, areas
+
+
+def cells(geobox: GeoBox, window: Window) -> Iterator[tuple[tuple[slice, slice], float]]:
+    """Yield the cells of a window, as slices of it, within which pixels are of one size, and that size in square metres."""
+    rows, columns = (1, window.width) if by_rows(geobox) else (_CELL, _CELL)
+    size = cell_areas(geobox, window, rows, columns)
+    for i, y in enumerate(range(0, window.height, rows)):
+        for j, x in enumerate(range(0, window.width, columns)):
+            yield (slice(y, y + rows), slice(x, x + columns)), float(size[i, j])

@@ -1,0 +1,48 @@
+"""Tables beside the report, as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.files import whole_file
+from pipeline.maps.areas import AreaRow
+from pipeline.maps.change import Change
+from pipeline.maps.layers import LegendEntry
+
+
+def write_areas_csv(path: Path, maps: Mapping[str, Sequence[AreaRow]]) -> None:
+    """Write the areas of the classes of each map; what is not known is left empty.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    maps : mapping
+        Rows by the name of the period that is mapped; the column is left out for a single map, whose name is empty.
+    """
+    dated = any(maps)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        columns = ["code", "class", "pixels", "counted_ha", "adjusted_ha", "interval_95_ha", "samples", "note"]
+        table.writerow(["period", *columns] if dated else columns)
+        for period, rows in maps.items():
+            for row in rows:
+                hectares = (row.counted_ha, row.adjusted_ha, row.interval_ha)
+                figures = ["" if v is None else f"{v:.4f}" for v in hectares]
+                line = [row.code, row.name, row.pixels, *figures, row.samples, row.note]
+                table.writerow([period, *line] if dated else line)
+
+
+def write_changes_csv(path: Path, changes: Mapping[tuple[str, str], Change], classes: Sequence[LegendEntry]) -> None:
+    """Write what became of what between maps: a row per pair of periods and pair of classes that occurs."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["before", "after", "class_before", "class_after", "pixels", "hectares"])
+        for (before, after), found in changes.items():
+            for i, a in enumerate(classes):
+                for j, b in enumerate(classes):
+                    if found.pixels[i, j]:
+                        figures = (int(found.pixels[i, j]), f"{found.hectares[i, j]:.4f}")
+                        table.writerow([before, after, a.name, b.name, *figures])
