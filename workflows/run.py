@@ -31,6 +31,9 @@ def run(context: Context, stages: tuple[str, ...] = STAGES) -> list[tuple[str, P
         write_text(output.job, context.job.to_yaml())
         output.log(software=context.software | {"python": platform.python_version()}, inputs=context.inputs)
         for stage in stages:
+            if stage == "predict" and len(stages) > 1 and context.table is not None:
+                context.console.note("a table of series has no imagery: nothing is mapped (landweave apply maps rasters)")
+                continue
             start = time.monotonic()
             made += _STAGES[stage](context)
             output.log(seconds={stage: round(time.monotonic() - start, 2)})
@@ -66,7 +69,7 @@ def _predict(context: Context) -> list[tuple[str, Path]]:
             software=context.software,
         )
         paths = make_map(request, output, context.console, overwrite=context.overwrite)
-        made += [(f"{path.stem} {output.period}".strip(), path) for path in paths]
+        made += [("maps", output.maps)] if output.period else [(path.stem, path) for path in paths]
     return made
 
 
