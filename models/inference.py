@@ -36,7 +36,9 @@ def prepare(network: _N) -> _N:
 def _fold(layers: nn.Sequential) -> None:
     for i in range(len(layers) - 1):
         layer, following = layers[i], layers[i + 1]
-        if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+        if (isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d)) or (
+            isinstance(layer, nn.Conv1d) and isinstance(following, nn.BatchNorm1d)
+        ):
             layers[i], layers[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
         elif isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d):
             layers[i], layers[i + 1] = fuse_linear_bn_eval(layer, following), nn.Identity()

@@ -16,6 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 # One line per network. Classes are imported when first asked for: the command line must not wait for all of them.
 NETWORKS: dict[str, str] = {
     "mlp": "models.networks.mlp:MLP",
+    "tempcnn": "models.networks.tempcnn:TempCNN",
+    "rnn": "models.networks.recurrent:RNN",
+    "lstm": "models.networks.recurrent:LSTM",
+    "gru": "models.networks.recurrent:GRU",
     "unet": "models.networks.unet:UNet",
 }
 
@@ -41,9 +45,16 @@ class Network(nn.Module, ABC):
         The network's own settings, an instance of its `Settings`.
     bands, dates, classes : int
         Sizes of the axes C and T of the cube, and K of the scores.
+
+    Attributes
+    ----------
+    fixed_dates : bool
+        Whether dates are fixed places: the network takes them by position and needs as many as it was made for. Where
+        not, it goes by `time`, and dates that are valid nowhere may follow without any effect.
     """
 
     name: ClassVar[str]
+    fixed_dates: ClassVar[bool] = True
     Settings: ClassVar[type[NetworkSettings]]
 
     def __init__(self, settings: NetworkSettings, *, bands: int, dates: int, classes: int) -> None:
@@ -85,11 +96,11 @@ class Network(nn.Module, ABC):
         Parameters
         ----------
         cube : Tensor
-            Normalised values, zero where invalid; (B, T, C, H, W) float32.
+            Normalised values; (B, T, C, H, W) float32. Those that are not valid change nothing, NaN included.
         valid : Tensor
             (B, T, H, W) bool.
         time : Tensor
-            Days since the first date of the cube; (B, T) float32.
+            Days since the first day of the period; (B, T) float32.
 
         Returns
         -------
@@ -105,8 +116,10 @@ class Network(nn.Module, ABC):
         ValueError
             If axes are missing, dates or bands do not agree, or height or width is no multiple of the stride.
         """
-        expected = f"(B, {self.dates}, {self.bands}, H, W) with H and W multiples of {self.stride}"
-        fits = cube.ndim == 5 and cube.shape[1:3] == (self.dates, self.bands)
+        dates = self.dates if self.fixed_dates else "T"
+        expected = f"(B, {dates}, {self.bands}, H, W) with H and W multiples of {self.stride}"
+        fits = cube.ndim == 5 and cube.shape[1] > 0 and cube.shape[2] == self.bands
+        fits = fits and (cube.shape[1] == self.dates or not self.fixed_dates)
         if not fits or cube.shape[3] % self.stride or cube.shape[4] % self.stride:
             raise ValueError(f"the network '{self.name}' expects a cube {expected}, got {tuple(cube.shape)}")
 
@@ -139,7 +152,7 @@ class PixelNetwork(Network):
 
     @abstractmethod
     def pixels(self, series: Tensor, valid: Tensor, time: Tensor) -> Tensor:
-        """Return scores (N, K) of pixels (N, T, C), valid (N, T) bool, time (N, T)."""
+        """Return scores (N, K) of pixels (N, T, C), zero where not valid, valid (N, T) bool, time (N, T)."""
 
     def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
         """Fold height and width into the batch, score the pixels, and unfold."""
@@ -147,8 +160,15 @@ class PixelNetwork(Network):
         b, t, c, h, w = cube.shape
         series = cube.permute(0, 3, 4, 1, 2).reshape(b * h * w, t, c)
         flags = valid.permute(0, 2, 3, 1).reshape(b * h * w, t)
-        days = time[:, None].expand(b, h * w, t).reshape(b * h * w, t)
+        series = series.masked_fill(~flags[..., None], 0.0)
+        # The pixels of one tile share their dates: one row, expanded, so that it can be encoded once (`per_tile`).
+        days = time.expand(h * w, t) if b == 1 else time.repeat_interleave(h * w, dim=0)
         return self.pixels(series, flags, days).reshape(b, h, w, self.classes).permute(0, 3, 1, 2)
+
+
+def masked(cube: Tensor, valid: Tensor) -> Tensor:
+    """Return a cube (B, T, C, H, W) with zeros where not valid: neither values nor gradients pass, NaN included."""
+    return cube.masked_fill(~valid[:, :, None], 0.0)
 
 
 def network_class(name: str) -> type[Network]:

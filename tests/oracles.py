@@ -152,3 +152,68 @@ def buffered_by_hand(role, buffer, train, val, test, kept=()):
         if (y, x) not in kept and any((near == foe).any() for foe in foes):
             made[y, x] = 0
     return made
+
+
+def recurrent_by_hand(network, series, valid, time):  # type: ignore[no-untyped-def]
+    """Score pixels (N, T, C) with a recurrent network cell by cell, one pixel after another, over its valid dates alone."""
+    import torch
+    from torch import nn
+
+    kind = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}[network.name]
+
+    def run(layer, x):  # type: ignore[no-untyped-def]
+        cell = kind(layer.input_size, layer.hidden_size)
+        cell.load_state_dict({k.removesuffix("_l0"): v for k, v in layer.state_dict().items()})
+        state, states = None, []
+        for value in x:
+            state = cell(value[None], state)
+            states.append((state[0] if isinstance(state, tuple) else state)[0])
+        return torch.stack(states)
+
+    hidden = network.settings.hidden
+    found = []
+    for x, flags, days in zip(series, valid, time, strict=True):
+        angle = days[:, None] / 365 * 2 * torch.pi
+        x = torch.cat([x, angle.sin(), angle.cos()], dim=1)[flags]
+        if len(x) == 0:
+            found.append(torch.zeros(network.head.in_features))
+            continue
+        for i, ahead in enumerate(network.forwards):
+            states = run(ahead, x)
+            if network.backwards:
+                states = torch.cat([states, run(network.backwards[i], x.flip(0)).flip(0)], dim=1)
+            x = states
+        if network.settings.pooling == "attention":
+            weights = network.pooling.weigh(x)[:, 0].exp()
+            found.append((weights[:, None] * x).sum(0) / weights.sum())
+        elif network.settings.pooling == "last":
+            found.append(torch.cat([x[-1, :hidden], x[0, hidden:]]))
+        else:
+            found.append({"max": x.max(0).values, "mean": x.mean(0)}[network.settings.pooling])
+    return network.head(torch.stack(found))
+
+
+def tempcnn_by_hand(network, series, valid):  # type: ignore[no-untyped-def]
+    """Score pixels (N, T, C) with a temporal convolutional network, every sum over dates written out."""
+    import torch
+    from torch import nn
+
+    x = torch.cat([series, valid[..., None].float()], dim=2)
+    for layer in network.layers:
+        if isinstance(layer, nn.Conv1d):
+            reach = layer.kernel_size[0] // 2
+            made = layer.bias.repeat(*x.shape[:2], 1)
+            for t in range(x.shape[1]):
+                for k in range(-reach, reach + 1):
+                    if 0 <= t + k < x.shape[1]:
+                        made[:, t] += x[:, t + k] @ layer.weight[:, :, k + reach].T
+            x = made
+        elif isinstance(layer, nn.BatchNorm1d):
+            x = (x - layer.running_mean) / (layer.running_var + layer.eps).sqrt() * layer.weight + layer.bias
+        elif isinstance(layer, nn.Flatten):
+            x = x.transpose(1, 2).reshape(len(x), -1)
+        elif isinstance(layer, nn.Linear):
+            x = x @ layer.weight.T + layer.bias
+        elif isinstance(layer, nn.ReLU):
+            x = x.clamp(min=0)
+    return x

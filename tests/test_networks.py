@@ -34,6 +34,17 @@ VARIANTS = [
 ]
 
 
+# The same for networks that are made for several dates; the radius of the ConvLSTM grows with them.
+TEMPORAL = [
+    ("tempcnn", {"filters": 8, "kernel": 3, "layers": 2, "dense": 16}),
+    ("tempcnn", {"filters": 6, "normalisation": "none", "activation": "gelu"}),
+    ("rnn", {"hidden": 4, "pooling": "mean"}),
+    ("lstm", {"hidden": 4}),
+    ("lstm", {"hidden": 3, "layers": 2, "direction": "both", "pooling": "last"}),
+    ("gru", {"hidden": 4, "direction": "both", "pooling": "attention"}),
+]
+
+
 def made(name: str, settings: dict, *, bands: int = 2, dates: int = 1, classes: int = 3, seed: int = 0) -> Network:
     torch.manual_seed(seed)
     network = build(name, settings, bands=bands, dates=dates, classes=classes)
@@ -44,9 +55,12 @@ def made(name: str, settings: dict, *, bands: int = 2, dates: int = 1, classes: 
     return network.eval()
 
 
-@pytest.mark.parametrize(("name", "settings"), VARIANTS)
-def test_the_radius_is_exactly_what_an_input_reaches(name, settings):
-    network = made(name, settings)
+@pytest.mark.parametrize(
+    ("name", "settings", "dates"),
+    [(*variant, 1) for variant in VARIANTS] + [(*variant, dates) for variant in TEMPORAL for dates in (1, 3)],
+)
+def test_the_radius_is_exactly_what_an_input_reaches(name, settings, dates):
+    network = made(name, settings, dates=dates)
     side = 2 * (network.halo + 2 * network.stride) // network.stride * network.stride + 2 * network.stride
     furthest = 0
     for phase in range(network.stride):
@@ -72,7 +86,7 @@ def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(n
     assert reach == network.radius <= network.halo
 
 
-@pytest.mark.parametrize(("name", "settings"), VARIANTS[:6])
+@pytest.mark.parametrize(("name", "settings"), VARIANTS[:6] + TEMPORAL)
 @examples(max_examples=4, deadline=None)
 @given(h=st.integers(1, 41), w=st.integers(1, 41), size=st.integers(1, 9), seed=st.integers(0, 9))
 def test_scores_do_not_depend_on_how_a_scene_is_cut(name, settings, h, w, size, seed):
@@ -122,7 +136,7 @@ def test_a_million_parameters_can_be_reached():
 
 
 def test_an_unknown_network_is_refused_with_the_nearest_name():
-    with pytest.raises(ModelError, match=r"no network 'u-net'; did you mean 'unet'\? There are: mlp, unet"):
+    with pytest.raises(ModelError, match=r"no network 'u-net'; did you mean 'unet'\? There are: mlp, tempcnn, "):
         network_class("u-net")
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.network import Network, NetworkSettings
+from models.network import Network, NetworkSettings, masked
 from models.networks.layers import Activation, Dropout, Normalisation, activation
 from models.receptive import Span, receptive_radius
 
@@ -114,7 +114,7 @@ class UNet(Network):
     def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:  # noqa: ARG002 - dates are fixed places here
         """Return scores (B, K, H, W); dates are folded into the channels."""
         self.check(cube)
-        x = torch.cat([cube.flatten(1, 2), valid.to(cube.dtype)], dim=1)  # (B, T * C + T, H, W)
+        x = torch.cat([masked(cube, valid).flatten(1, 2), valid.to(cube.dtype)], dim=1)  # (B, T * C + T, H, W)
         skips: list[Tensor] = []
         for encoder in self.encoders[:-1]:
             skips.append(encoder(x))  # (B, width * 2**i, H / 2**i, W / 2**i)

@@ -1,0 +1,145 @@
+"""Recurrent networks on the time series of single pixels."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.network import NetworkSettings, PixelNetwork
+from models.networks.layers import Dropout, Pool, Pooling, per_tile, year_cycle
+
+
+class RecurrentSettings(NetworkSettings):
+    """Settings of the recurrent networks."""
+
+    hidden: int = Field(64, ge=1, le=1024, description="Size of the state, in each direction.")
+    layers: int = Field(1, ge=1, le=8, description="Recurrent layers, one on the states of the other.")
+    direction: Literal["forward", "both"] = Field(
+        "forward",
+        description="forward: dates are read in their order. both: a second layer reads them backwards, so that each "
+        "state knows what came before and after; costs twice as much.",
+    )
+    pooling: Pool = Field(
+        "max",
+        description="What the scores are made from: max or mean of the states at all valid dates, the last state (with "
+        "both directions: the last of each), or attention, a weighted mean with learnt weights. With max every "
+        "date is one step from the scores, however long the series goes on behind it.",
+    )
+    dropout: Dropout = Field(
+        0.1, description="Share of states left out in each step of training, between layers and before the scores."
+    )
+
+
+class _Recurrent(PixelNetwork):
+    """A recurrent network that reads the valid dates of a pixel one after another.
+
+    Beside the bands, each date brings the sine and cosine of its day of the year: states know how far the season is, and
+    how long a gap was. A masked date is as if it were not there: the valid dates of each pixel are moved to the
+    front, where the library's own fused layers read them, and what these make of the rest is not looked at.
+    """
+
+    Settings = RecurrentSettings
+    settings: RecurrentSettings
+    fixed_dates = False
+    slab = 1024  # what lies between steps stays in a core's cache; 8192 takes a third longer
+
+    cell: ClassVar[type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]]
+
+    def __init__(self, settings: RecurrentSettings, *, bands: int, dates: int, classes: int) -> None:
+        super().__init__(settings, bands=bands, dates=dates, classes=classes)
+        directions = 2 if settings.direction == "both" else 1
+        states = directions * settings.hidden
+        widths = [bands + 2] + [states] * (settings.layers - 1)
+        self.forwards = nn.ModuleList(self._layer(width) for width in widths)
+        self.backwards = nn.ModuleList(self._layer(width) for width in widths[: settings.layers * (directions - 1)])
+        self.dropout = nn.Dropout(settings.dropout)
+        self.pooling = Pooling(settings.pooling, states)
+        self.head = nn.Linear(states, classes)
+
+    def _layer(self, inputs: int) -> nn.RNNBase:
+        return self.cell(inputs, self.settings.hidden, batch_first=True)
+
+    def pixels(self, series: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+        """Return scores (N, K) of pixels (N, T, C)."""
+        x = torch.cat([series, per_tile(year_cycle, time)], dim=-1)  # (N, T, C + 2)
+        # On a tile without data (meta) nothing can be asked; there the general way is taken.
+        if valid.is_meta or not bool(valid.all()):
+            front = torch.argsort(~valid, dim=1, stable=True)  # (N, T): the valid dates, in order, then the others
+            x = _pick(x, front)
+            valid = valid.gather(1, front)
+        states = self._states(x, valid)  # (N, T, hidden), or both directions side by side
+        if self.settings.direction == "both" and self.settings.pooling == "last":
+            ahead, back = states.chunk(2, dim=-1)
+            # Reading backwards ends at the first valid date.
+            found = torch.cat([self.pooling(ahead, valid), self.pooling(back[:, :1], valid[:, :1])], dim=-1)
+        else:
+            found = self.pooling(states, valid)
+        scores: Tensor = self.head(self.dropout(found))
+        return scores
+
+    def _states(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Return the states at all dates, of which the first ``valid`` ones (N, T) are to be read."""
+        mirror = _mirror(valid) if self.backwards else None
+        with _differentiable(self):
+            for i, ahead in enumerate(self.forwards):
+                states, _ = ahead(x)
+                if mirror is not None:
+                    back, _ = self.backwards[i](_pick(x, mirror))
+                    states = torch.cat([states, _pick(back, mirror)], dim=-1)
+                x = self.dropout(states) if i + 1 < len(self.forwards) else states
+        return x
+
+
+class RNN(_Recurrent):
+    """Elman's recurrent network (1990) with tanh: the simplest, the fastest, and short of memory over many dates."""
+
+    name = "rnn"
+    cell = nn.RNN
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997): the usual strong baseline for time series.
+
+    For crops from satellite series see Russwurm and Körner (2017). Forget gates start open (a bias of 1, Gers et al. 2000;
+    Jozefowicz et al. 2015), so that early dates are remembered from the first step of training on.
+    """
+
+    name = "lstm"
+    cell = nn.LSTM
+
+    def _layer(self, inputs: int) -> nn.RNNBase:
+        layer = super()._layer(inputs)
+        n = self.settings.hidden
+        with torch.no_grad():  # gates are stacked as input, forget, cell, output; two biases are added up
+            layer.get_parameter("bias_ih_l0")[n : 2 * n] = 1.0
+            layer.get_parameter("bias_hh_l0")[n : 2 * n] = 0.0
+        return layer
+
+
+class GRU(_Recurrent):
+    """Gated recurrent units (Cho et al. 2014): as the LSTM, with three gates in place of four and no separate memory."""
+
+    name = "gru"
+    cell = nn.GRU
+
+
+def _pick(x: Tensor, order: Tensor) -> Tensor:
+    """Return the dates of ``x`` (N, T, F) in each pixel's own order (N, T)."""
+    return x.gather(1, order[..., None].expand_as(x))
+
+
+def _mirror(valid: Tensor) -> Tensor:
+    """Return the order (N, T) that turns the valid dates at the front around and leaves the rest; its own inverse."""
+    places = torch.arange(valid.shape[1], device=valid.device)
+    return torch.where(valid, valid.sum(1, keepdim=True) - 1 - places, places)
+
+
+def _differentiable(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    # cuDNN gives no gradient of a recurrent layer in evaluation mode, which is what saliency asks for.
+    if torch.is_grad_enabled() and not network.training:
+        return torch.backends.cudnn.flags(enabled=False)
+    return contextlib.nullcontext()
