@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+Bit = Annotated[int, Field(ge=0, le=63)]
 
 
 class Settings(BaseModel):
@@ -22,8 +24,28 @@ class MaskSettings(Settings):
     path: str | list[str] | None = Field(
         None, description="Mask raster: a file, a list or a glob. Default: a band of the imagery file itself."
     )
-    band: int = Field(1, ge=1, description="Band of the mask raster, counted from 1.")
-    exclude: list[int] = Field(min_length=1, description="Values of the mask that make a pixel invalid.")
+    band: Annotated[int, Field(ge=1)] | Literal["dates"] | None = Field(
+        None,
+        description="Band of the mask raster, counted from 1; dates: its bands are the dates of the imagery file. Default: "
+        "dates where the bands of the imagery file are dates and the mask has as many, else 1.",
+    )
+    date: str | None = Field(
+        None, description="How a date stands in the names of the mask files. Default: as in those of the imagery."
+    )
+    exclude: list[int] = Field([], description="Values of the mask that make a pixel invalid.")
+    bits: list[Bit] = Field(
+        [],
+        description="Bits, counted from 0, of which any that is set makes a pixel invalid: [1, 3, 4] of a Landsat QA_PIXEL "
+        "are dilated cloud, cloud and cloud shadow.",
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> MaskSettings:
+        if not self.exclude and not self.bits:
+            raise ValueError(
+                "a mask needs `exclude` (values that make a pixel invalid), `bits` (bits that do), or both; found neither"
+            )
+        return self
 
 
 class ImagerySettings(Settings):
@@ -45,14 +67,50 @@ class ImagerySettings(Settings):
     date: str | None = Field(
         None, description='How a date stands in the file name ("%Y%m%d", "%Y%j"), or a fixed date (2021-06-30).'
     )
-    nodata: float | None = Field(None, description="Value that means no data. Default: the file's own.")
-    scale: float | None = Field(None, description="Factor applied to stored values. Default: the file's own, else 1.")
-    offset: float | None = Field(None, description="Added after scaling. Default: the file's own, else 0.")
+    nodata: float | dict[datetime.date, float] | None = Field(
+        None,
+        description="Value that means no data; or values by the date from which on they hold. Default: the file's own.",
+    )
+    scale: float | dict[datetime.date, float] | None = Field(
+        None,
+        description="Factor applied to stored values; or factors by the date from which on they hold. Default, also before "
+        "the first of these dates: the file's own, else 1.",
+    )
+    offset: float | dict[datetime.date, float] | None = Field(
+        None,
+        description="Added after scaling; or numbers by the date from which on they hold, such as {2022-01-25: -0.1}. "
+        "Default, also before the first of these dates: the file's own, else 0.",
+    )
     mask: MaskSettings | None = Field(None, description="Pixels to be left out, named by another raster or band.")
     resampling: Resampling = Field(
         "bilinear", description="Used only where this source is not on the output grid. Masks always take the nearest."
     )
     crs: str | None = Field(None, description="CRS of files that state none, e.g. EPSG:32615.")
+
+
+class TemporalSettings(Settings):
+    """The steps in time to which images are brought."""
+
+    every: int | None = Field(
+        None, ge=1, description="Days between regular steps, from the first image on. Default: the dates of the images."
+    )
+    fill: Literal["linear", "nearest", "none"] = Field(
+        "none",
+        description="What a pixel gets on a step without a valid image. linear: between the valid ones before and after, held "
+        "constant before the first and after the last. nearest: the nearest valid one, of two the earlier. none: with "
+        "`every`, the nearest within half a step; else it stays invalid.",
+    )
+    composite: Literal["none", "median", "best"] = Field(
+        "none",
+        description="One value from the valid images of a step's days (needs `every`). median: of each band. best: the one "
+        "nearest to the middle of these days.",
+    )
+
+    @model_validator(mode="after")
+    def _steps(self) -> TemporalSettings:
+        if self.composite != "none" and self.every is None:
+            raise ValueError(f"composite: {self.composite} needs `every`, the days of which it is made; found none")
+        return self
 
 
 class GridSettings(Settings):

@@ -217,3 +217,51 @@ def tempcnn_by_hand(network, series, valid):  # type: ignore[no-untyped-def]
         elif isinstance(layer, nn.ReLU):
             x = x.clamp(min=0)
     return x
+
+
+def naive_steps(values, valid, days, at, every=None, fill="none", composite="none"):
+    """Bring observations (T, C, h, w) of each pixel to steps by plain loops, in float32 as the real one."""
+    _, bands, height, width = values.shape
+    result = np.zeros((len(at), bands, height, width), np.float32)
+    good = np.zeros((len(at), height, width), bool)
+    for y in range(height):
+        for x in range(width):
+            seen = [(day, values[t, :, y, x]) for t, day in enumerate(days) if valid[t, y, x]]
+            reach = every or 0
+            if composite != "none":
+                grid = list(at) if fill == "none" else [at[0] - every, *at, at[-1] + every]
+                made = [(day, _composite(seen, day, every, composite)) for day in grid]
+                seen, reach = [(day, value) for day, value in made if value is not None], 0
+            for s, day in enumerate(at):
+                value = _on_step(seen, day, reach, fill)
+                if value is not None:
+                    result[s, :, y, x], good[s, y, x] = value, True
+    return result, good
+
+
+def _composite(seen, day, every, kind):
+    inside = [(d, v) for d, v in seen if day <= d < day + every]
+    if not inside:
+        return None
+    if kind == "best":
+        middle = day + (every - 1) / 2
+        return min(inside, key=lambda o: (abs(o[0] - middle), o[0]))[1]
+    rows = np.sort(np.array([v for _, v in inside], np.float32), axis=0)
+    half = np.float32(0.5)
+    return rows[(len(rows) - 1) // 2] * half + rows[len(rows) // 2] * half
+
+
+def _on_step(seen, day, reach, fill):
+    if not seen:
+        return None
+    near = min(seen, key=lambda o: (abs(o[0] - day), o[0]))
+    if fill == "nearest":
+        return near[1]
+    if fill == "none":
+        return near[1] if 2 * abs(near[0] - day) <= reach else None
+    before, after = [o for o in seen if o[0] <= day], [o for o in seen if o[0] >= day]
+    if not before or not after or before[-1][0] == after[0][0]:
+        return (before or after)[-1 if before else 0][1]
+    (d0, v0), (d1, v1) = before[-1], after[0]
+    weight = np.float32((day - d0) / (d1 - d0))
+    return v0 * (np.float32(1) - weight) + v1 * weight

@@ -257,7 +257,6 @@ def test_files_of_the_same_bands_need_dates(tmp_path):
     text = refused(tmp_path / "*.tif")
     assert "s_19991118.tif and s_20020416.tif hold the same band 'band_1' and have no date" in text
     assert 'date: "%Y%m%d"' in text
-    assert "on 1999-11-18; keep one" in refused({"path": str(tmp_path / "*.tif"), "date": "1999-11-18"})
     dated = {"path": str(tmp_path / "s_1999*.tif"), "date": "%Y%m%d"}
     other = {"path": str(tmp_path / "s_2002*.tif"), "bands": ["x", "y"]}
     assert "some imagery has dates and some has none: s_20020416.tif" in refused(dated, other)
@@ -284,7 +283,10 @@ def test_bands_that_are_dates(tmp_path, given_as):
     dates = {"list": days, "file": str(tmp_path / "days.txt"), "bands": "bands"}[given_as]
     cube, notes = opened({"path": str(path), "band": "ndvi", "dates": dates})
     assert (cube.bands, cube.dates) == (("ndvi",), (FIRST, SECOND))
-    assert notes == ["given more than once, so the first with a value counts: ndvi on 2002-04-16"]
+    assert len(notes) == 1
+    assert notes[0].startswith(
+        "given more than once, 1 in all: ndvi on 2002-04-16; the first with a value counts at each pixel, in order of"
+    )
     values = cube.read(whole(cube.geobox)).values[:, 0]
     np.testing.assert_array_equal(values[0], stored[1])
     np.testing.assert_array_equal(values[1], np.where(stored[0] == 0, stored[2], stored[0]))
@@ -505,4 +507,7 @@ def test_series_whose_bands_are_dates(data):
         {"path": str(data / "sentinel2_slovenia" / "ndvi_68dates.tif"), "band": "ndvi", "dates": "bands"}
     )
     assert slovenia.shape == (67, 1, 101, 100)
-    assert notes == ["given more than once, so the first with a value counts: ndvi on 2015-12-08"]
+    assert len(notes) == 1
+    assert notes[0].startswith(
+        "given more than once, 1 in all: ndvi on 2015-12-08; the first with a value counts at each pixel, in order of"
+    )

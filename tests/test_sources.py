@@ -217,7 +217,7 @@ def test_a_mask_of_another_grid_takes_the_nearest(tmp_path):
     path = write(tmp_path / "a.tif", bands)
     classes = np.arange(100, dtype="uint8").reshape(1, 10, 10) % 7
     mask = write(tmp_path / "m.tif", classes, transform=NORTH_UP * Affine.scale(2))
-    found = source(path, mask=Mask(path=str(mask), band=1, exclude=(3, 5)))
+    found = source(path, mask=Mask(path=str(mask), bands=(1,), exclude=(3, 5)))
     values, valid = found.read(grid(20, 20), Window(y=3, x=-2, height=10, width=10))
     excluded = np.isin(np.kron(classes[0], np.ones((2, 2))), (3, 5))
     expected = np.zeros((10, 10), bool)
@@ -229,7 +229,7 @@ def test_a_mask_of_another_grid_takes_the_nearest(tmp_path):
 def test_zero_can_be_excluded_and_beyond_the_mask_nothing_is(tmp_path):
     path = write(tmp_path / "a.tif", noise(1, 8, 8))
     mask = write(tmp_path / "m.tif", np.zeros((1, 4, 8), "uint8"))
-    found = source(path, mask=Mask(path=str(mask), band=1, exclude=(0,)))
+    found = source(path, mask=Mask(path=str(mask), bands=(1,), exclude=(0,)))
     valid = found.read(grid(8, 8), Window(y=0, x=0, height=8, width=8))[1][0]
     assert not valid[:4].any()
     assert valid[4:].all()

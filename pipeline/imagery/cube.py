@@ -15,7 +15,10 @@ from pipeline.errors import ImageryError, nearest
 from pipeline.grid import Window, whole, wkt
 from pipeline.imagery.area import inside_area
 from pipeline.imagery.dates import Period
+from pipeline.imagery.indices import Index
+from pipeline.imagery.observing import observe
 from pipeline.imagery.plan import Piece, pieces
+from pipeline.imagery.series import Series
 from pipeline.imagery.sources import Source
 
 if TYPE_CHECKING:
@@ -59,6 +62,10 @@ class Cube:
         Outside it nothing is valid; in the CRS of the grid.
     origin : datetime.date or None
         Day zero of `time`; None: the first date.
+    series : Series or None
+        How images are brought to the dates of the cube, which are its steps; None: they are the images' own.
+    indices : tuple of Index
+        Bands that are computed from other bands of a date, before images are brought to steps.
     """
 
     geobox: GeoBox
@@ -67,6 +74,8 @@ class Cube:
     sources: tuple[Source, ...]
     area: BaseGeometry | None = None
     origin: datetime.date | None = None
+    series: Series | None = None
+    indices: tuple[Index, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -85,7 +94,8 @@ class Cube:
         Parameters
         ----------
         period : Period
-            Only dates within it are kept.
+            Only dates within it are kept. With a series its steps are made anew, from the first day of the period on; images
+            up to one step outside serve too.
         length : int, optional
             So many dates: where the period has fewer, dates without any image follow, None, invalid everywhere.
 
@@ -94,7 +104,13 @@ class Cube:
         ImageryError
             If there is no image in the period, or there are more than ``length``; says what there is.
         """
-        dates: tuple[datetime.date | None, ...] = tuple(d for d in self.dates if d in period)
+        dates: tuple[datetime.date | None, ...]
+        if self.series is not None:
+            series = self.series.around(period)
+            dates = series.steps(period)
+            dates += (None,) * ((length or 0) - len(dates))
+            return replace(self, dates=dates, origin=period.start, series=series)
+        dates = tuple(d for d in self.dates if d in period)
         if not dates:
             known = [d for d in self.dates if d is not None]
             there = f"it reaches from {known[0]} to {known[-1]}" if known else "it has no dates"
@@ -106,9 +122,34 @@ class Cube:
         dates += (None,) * ((length or 0) - len(dates))
         return replace(self, dates=dates, origin=period.start)
 
+    @property
+    def observed(self) -> tuple[datetime.date | None, ...]:
+        """Dates that are read from files: with a series those of its images, else those of the cube."""
+        return self.dates if self.series is None else self.series.observed
+
+    @property
+    def planes(self) -> int:
+        """Planes of float32 that reading holds at its peak, per pixel: the result, and what it is made from."""
+        steps, bands = len(self.dates), len(self.bands)
+        result, read = steps * bands, len(self.observed) * len(self._planes)
+        if self.series is None:
+            return result + (0 if len(self._planes) == bands else read)
+        composites = (steps + 2) * bands if "none" not in (self.series.composite, self.series.fill) else 0
+        # Gaps are found by two numbers of 16 bits per image.
+        return result + read + max(composites, 0) + len(self.observed)
+
+    @cached_property
+    def _made(self) -> tuple[Index, ...]:
+        return tuple(i for i in self.indices if i.name in self.bands)
+
+    @cached_property
+    def _planes(self) -> tuple[str, ...]:
+        """Names of what is held of a date: the bands, and behind them those that only indices need."""
+        return tuple(dict.fromkeys([*self.bands, *(band for index in self._made for band in index.bands)]))
+
     @cached_property
     def _plan(self) -> tuple[Piece, ...]:
-        return pieces(self.sources, self.bands, self.dates)
+        return pieces(self.sources, self._planes, self.observed)
 
     def read(self, window: Window) -> Tile:
         """Read a window, which may lie partly or wholly outside the raster: the plane goes on, invalid.
@@ -118,38 +159,30 @@ class Cube:
         ReadError
             If a file cannot be read there; names file and window.
         """
-        times, bands = len(self.dates), len(self.bands)
-        all_values = np.zeros((times, bands, *window.shape), np.float32)
-        all_valid = np.zeros((times, *window.shape), bool)
+        values = np.zeros((len(self.dates), len(self.bands), *window.shape), np.float32)
+        valid = np.zeros((len(self.dates), *window.shape), bool)
         inside = window.intersect(whole(self.geobox))
-        if inside is None:
-            return Tile(all_values, all_valid)
-        at = inside.within(window)
-        values, valid = all_values[:, :, *at], all_valid[:, *at]
-        # A date is valid where all its bands are; those that no source holds never are.
-        held = {place for piece in self._plan for place in piece.places}
-        for t in range(times):
-            valid[t] = all((t, c) in held for c in range(bands))
-        shared: dict[tuple[int, int], Array] = {}
-        for piece in self._plan:
-            target = piece.target(values)
-            found = target if target is not None else np.zeros((len(piece.places), *inside.shape), np.float32)
-            good = piece.source.fill(self.geobox, inside, found)
-            for i, (t, c) in enumerate(piece.places):
-                if target is not None:
-                    valid[t] &= good[i]
-                    continue
-                have = shared.setdefault((t, c), np.zeros(inside.shape, bool))
-                np.copyto(values[t, c], found[i], where=good[i] & ~have)
-                have |= good[i]
-        for (t, _), have in shared.items():
-            valid[t] &= have
+        if inside is not None:
+            at = inside.within(window)
+            self._fill(inside, values[:, :, *at], valid[:, *at])
+        return Tile(values, valid)
+
+    def _fill(self, window: Window, values: Array, valid: Array) -> None:
+        """Read a window inside the grid into values (T, C, h, w), zeros, and valid (T, h, w)."""
+        names, series = self._planes, self.series
+        direct = series is None and len(names) == len(self.bands)
+        seen = values if direct else np.zeros((len(self.observed), len(names), *window.shape), np.float32)
+        found = observe(self._plan, self._made, names, self.geobox, window, seen)
+        if series is not None:
+            found = series.fill_in(seen[:, : len(self.bands)], found, self.dates, values)
+        elif not direct:
+            values[:] = seen[:, : len(self.bands)]
         if self.area is not None:
-            valid &= inside_area(self.area, self.geobox, inside)
-        for t in range(times):
+            found &= inside_area(self.area, self.geobox, window)
+        valid[:] = found
+        for t in range(len(values)):
             if not valid[t].all():
                 np.copyto(values[t], 0, where=~valid[t])
-        return Tile(all_values, all_valid)
 
     def select(self, bands: Sequence[str]) -> Cube:
         """Return the cube with these bands, in this order.
@@ -224,4 +257,6 @@ class Cube:
             self.sources,
             area,
             self.origin,
+            self.series,
+            self.indices,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,3 +146,34 @@ def listed(dates: str | list[str], band_names: list[str | None], path: str) -> l
 def _digits(name: str) -> str:
     match = re.search(r"\d{4}[-_/]?\d{2}[-_/]?\d{2}", name)
     return match[0] if match else name
+
+
+def dates_in_names(names: Sequence[str | None]) -> list[datetime.date | None]:
+    """Return the dates that band names hold, None for those that hold none."""
+    found: list[datetime.date | None] = []
+    for name in names:
+        try:
+            found.append(iso(_digits(name or ""), "band"))
+        except ImageryError:
+            found.append(None)
+    return found
+
+
+def holding(
+    setting: float | Mapping[datetime.date, float] | None, date: datetime.date | None, own: float | None, where: str
+) -> float | None:
+    """Return what a setting says for a date: the value, or that of the last date from which on one holds; else ``own``.
+
+    Raises
+    ------
+    ImageryError
+        If it names dates, and the imagery has none; names ``where`` it stands.
+    """
+    if setting is None:
+        return own
+    if not isinstance(setting, Mapping):
+        return setting
+    if date is None:
+        raise ImageryError(f"{where} gives values by date, and the imagery has no dates; give one value, or `date`")
+    since = [d for d in setting if d <= date]
+    return setting[max(since)] if since else own

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,26 @@ from pipeline.errors import ImageryError
 from pipeline.imagery.area import area_on
 from pipeline.imagery.cube import Cube
 from pipeline.imagery.entries import entry_sources
+from pipeline.imagery.facts import Known
 from pipeline.imagery.grids import output_grid, placed_crs
-from pipeline.imagery.handles import check_pieces, open_raster
+from pipeline.imagery.handles import check_pieces
+from pipeline.imagery.indices import find_indices
 from pipeline.imagery.paths import some
+from pipeline.imagery.series import Series
 from pipeline.imagery.sources import Source
-from pipeline.settings import GridSettings, ImagerySettings
+from pipeline.imagery.views import offset_on
+from pipeline.settings import GridSettings, ImagerySettings, TemporalSettings
 
 
 def open_cube(
-    entries: Sequence[ImagerySettings], grid: GridSettings | None, area: str | None, keep: Sequence[str] = ()
+    entries: Sequence[ImagerySettings],
+    grid: GridSettings | None,
+    area: str | None,
+    keep: Sequence[str] = (),
+    *,
+    temporal: TemporalSettings | None = None,
+    indices: Sequence[str] = (),
+    roles: Mapping[str, str] | None = None,
 ) -> tuple[Cube, list[str]]:
     """Open imagery on one grid.
 
@@ -35,6 +47,12 @@ def open_cube(
         A vector file; outside its polygons nothing is valid.
     keep : sequence of str
         Names of bands that are measurements, whatever they look like: those that a trained model wants.
+    temporal : TemporalSettings, optional
+        How images are brought to steps in time. Default: the cube has the dates of the images, and gaps stay.
+    indices : sequence of str
+        Spectral indices to be computed, appended to the bands under their names in lower case.
+    roles : mapping of str to str, optional
+        Bands by their role in indices, where their names do not say it.
 
     Returns
     -------
@@ -49,26 +67,37 @@ def open_cube(
         If a file is found to be damaged.
     """
     notes: list[str] = []
-    sources = [source for entry in entries for source in entry_sources(entry, keep, notes)]
+    known = Known()
+    sources = [source for entry in entries for source in entry_sources(entry, keep, notes, known)]
     geobox = output_grid(sources[0], grid, notes)
-    _check_grids(sources, geobox, notes)
+    _check_grids(sources, geobox, notes, known)
     bands = tuple(dict.fromkeys(b for s in sources for b in s.bands))
     dates = tuple(sorted({s.date for s in sources if s.date is not None})) or (None,)
     if dates != (None,) and any(s.date is None for s in sources):
         undated = sorted({Path(s.path).name for s in sources if s.date is None})
         raise ImageryError(f"some imagery has dates and some has none: {some(undated)}; give every entry a `date`")
     _check_complete(sources, bands, dates, notes)
-    return Cube(geobox, bands, dates, tuple(sources), area_on(area, geobox) if area else None), notes
+    made = find_indices(indices, bands, roles)
+    cube = Cube(
+        geobox, bands + tuple(i.name for i in made), dates, tuple(sources), area_on(area, geobox) if area else None,
+        indices=made,
+    )  # fmt: skip
+    if temporal is not None and temporal != TemporalSettings():
+        series = Series.of(dates, temporal)
+        cube = replace(cube, dates=series.steps(), series=series)
+        notes.append(str(series))
+    return cube, notes
 
 
-def _check_grids(sources: Sequence[Source], geobox: GeoBox, notes: list[str]) -> None:
+def _check_grids(sources: Sequence[Source], geobox: GeoBox, notes: list[str], known: Known) -> None:
     """Refuse files that cannot be placed or read piece by piece; say which are resampled."""
     warped: dict[str, str] = {}
     for path, source in {s.path: s for s in sources}.items():
-        with open_raster(path) as dataset:
-            placed_crs(dataset, path, source.crs)
-            check_pieces(dataset, path)
-        if not source.on_grid(geobox):
+        facts = known[path]
+        placed_crs(facts, path, source.crs)
+        check_pieces(facts, path)
+        # Whether a file can be warped at all is found out by opening it so.
+        if offset_on(facts, geobox, source.crs) is None and not source.on_grid(geobox):
             warped[Path(path).name] = source.resampling
     if warped:
         notes.append(
@@ -80,9 +109,21 @@ def _check_complete(
     sources: Sequence[Source], bands: tuple[str, ...], dates: tuple[Any, ...], notes: list[str]
 ) -> None:
     held = Counter((s.date, b) for s in sources for b in s.bands)
-    missing = [f"{b} on {d}" for d in dates for b in bands if (d, b) not in held]
+    missing = [(d, b) for d in dates for b in bands if (d, b) not in held]
+    if missing and {d for d, _ in missing} == set(dates):
+        raise ImageryError(
+            f"no date has all bands ({', '.join(bands)}), so nothing would be valid; missing: {_shown(missing)}. Images of one "
+            "date belong together: check `date` and `bands` of each entry"
+        )
     if missing:
-        notes.append(f"missing, so these dates are invalid everywhere: {some(missing)}")
-    twice = [b if d is None else f"{b} on {d}" for (d, b), n in held.items() if n > 1]
+        notes.append(f"missing, so these dates are invalid everywhere: {_shown(missing)}")
+    twice = [place for place, n in held.items() if n > 1]
     if twice:
-        notes.append(f"given more than once, so the first with a value counts: {some(twice)}")
+        notes.append(
+            f"given more than once, {len(twice)} in all: {_shown(twice)}; the first with a value counts at each pixel, in order of "
+            "entries, and within one of the files' names"
+        )
+
+
+def _shown(places: Sequence[tuple[Any, str]]) -> str:
+    return some([b if d is None else f"{b} on {d}" for d, b in places])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.imagery.sources import Source
+from pipeline.imagery.sources import Mask, Source
 
 Array = np.ndarray[Any, Any]
 
@@ -53,12 +53,14 @@ def pieces(sources: Sequence[Source], bands: Sequence[str], dates: Sequence[date
 
     Bands of one file that stand side by side in the list of sources are read together, also where they are dates.
     """
+    # Of dates that are alike, None, the first counts.
+    rows, columns = ({key: i for i, key in reversed(list(enumerate(keys)))} for keys in (dates, bands))
     runs: list[list[tuple[Source, int, tuple[int, int]]]] = []
     for source in sources:
         for i, name in enumerate(source.bands):
-            if name not in bands or source.date not in dates:
+            if name not in columns or source.date not in rows:
                 continue
-            entry = (source, i, (dates.index(source.date), bands.index(name)))
+            entry = (source, i, (rows[source.date], columns[name]))
             if runs and len(runs[-1]) < _TOGETHER and _together(runs[-1][-1][0], source):
                 runs[-1].append(entry)
             else:
@@ -72,6 +74,7 @@ def pieces(sources: Sequence[Source], bands: Sequence[str], dates: Sequence[date
                 bands=tuple(s.bands[i] for s, i, _ in run),
                 scales=tuple(s.scales[i] for s, i, _ in run),
                 offsets=tuple(s.offsets[i] for s, i, _ in run),
+                mask=_joined([(s.mask, i) for s, i, _ in run]),
             ),
             tuple(place for *_, place in run),
             all(filled[place] == 1 for *_, place in run),
@@ -80,12 +83,21 @@ def pieces(sources: Sequence[Source], bands: Sequence[str], dates: Sequence[date
     )
 
 
+def _joined(masks: Sequence[tuple[Mask | None, int]]) -> Mask | None:
+    """Return one mask from those of bands that are read together, each with the band's place in its source."""
+    first = masks[0][0]
+    if first is None:
+        return None
+    bands = tuple(m.of([i]).bands[0] for m, i in masks if m is not None)
+    return replace(first, bands=bands).of(range(len(bands)))
+
+
 def _together(a: Source, b: Source) -> bool:
+    return _reading(a) == _reading(b)
+
+
+def _reading(source: Source) -> tuple[object, ...]:
+    """Return what two bands must share to be read at once: all but their numbers in the file and in its mask."""
+    mask = None if source.mask is None else replace(source.mask, bands=())
     # Nodata is compared by what it prints: NaN is not equal to itself.
-    return (a.path, repr(a.nodata), a.resampling, a.mask, a.crs) == (
-        b.path,
-        repr(b.nodata),
-        b.resampling,
-        b.mask,
-        b.crs,
-    )
+    return source.path, repr(source.nodata), source.resampling, mask, source.crs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,30 +23,50 @@ _DIRECT = {"uint8", "int8", "uint16", "int16", "float32"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """Pixels to be left out, named by the values of a band of a raster.
+    """Pixels to be left out, named by the values of a raster.
 
     Attributes
     ----------
     path : str
         The raster.
-    band : int
-        Its band, from 1.
+    bands : tuple of int
+        Its bands, from 1: one for all bands of the source, or one for each.
     exclude : tuple of int
         Values that make a pixel invalid. Outside the mask raster nothing is left out.
+    bits : int
+        A pixel is invalid where any bit is set that is set here.
     crs : str or None
         CRS of a mask that states none.
     """
 
     path: str
-    band: int
-    exclude: tuple[int, ...]
+    bands: tuple[int, ...]
+    exclude: tuple[int, ...] = ()
+    bits: int = 0
     crs: str | None = None
 
+    def of(self, bands: Sequence[int]) -> Mask:
+        """Return the mask of some bands of the source, by their places in it."""
+        own = tuple(self.bands[i] if len(self.bands) > 1 else self.bands[0] for i in bands)
+        return replace(self, bands=own if len(set(own)) > 1 else own[:1])
+
     def read(self, geobox: GeoBox, window: Window) -> Array:
-        """Return where pixels are to be left out, (h, w) bool; the nearest mask pixel counts."""
-        values = np.zeros((1, *window.shape), np.float32)
-        inside = _fill(self.path, (self.band,), geobox, window, values, "nearest", None, self.crs)
-        return np.asarray(np.isin(values[0], self.exclude) & inside[0])
+        """Return where pixels are to be left out, (C, h, w) bool, or (1, h, w) for all; the nearest mask pixel counts."""
+        # In its own type: float32 does not hold all bits of the wider ones.
+        dtype = view_of(self.path, geobox, "nearest", None, self.crs).dataset.dtypes[self.bands[0] - 1]
+        values = np.zeros((len(self.bands), *window.shape), dtype)
+        inside = _fill(self.path, self.bands, geobox, window, values, "nearest", None, self.crs)
+        found = np.zeros(values.shape, bool)
+        if self.exclude:
+            found |= np.isin(values, self.exclude)
+        if self.bits:
+            found |= (values & values.dtype.type(self._bits(values.dtype))) != 0
+        return np.asarray(found & inside)
+
+    def _bits(self, dtype: Any) -> int:
+        """Return the bits as a number that a type can hold: the uppermost one of a signed type is its sign."""
+        width = 8 * dtype.itemsize
+        return self.bits - (1 << width) if dtype.kind == "i" and self.bits >> (width - 1) else self.bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
