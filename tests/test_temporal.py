@@ -110,7 +110,7 @@ def test_steps_stated_by_hand():
     # Half a step is near enough, from either side, and of two the earlier counts.
     assert row(every=8) == [10, 10, 10, 40, 40, 50, 50]
     assert row(every=4, composite="best", fill="linear")[1:6] == [10, 20, 30, 40, 50]
-    assert row(every=8, composite="median") == [10, 10, None, 45, 45, 50, None]
+    assert row(every=8, composite="median") == [10, 10, None, 40, 45, 50, None]
 
 
 def test_no_images_and_no_steps_are_no_fault():
@@ -537,7 +537,7 @@ def test_roles_are_stated_where_names_do_not_say_them(tmp_path):
 
 def test_indices_that_cannot_be(tmp_path):
     path, _ = scene(tmp_path / "a.tif", names=("red", "nir", "ndvi"))
-    assert "no index 'ndvy' is known; did you mean 'ndvi'?" in refused(path, indices=["ndvy"])
+    assert "no index 'ndvii' is known; did you mean 'ndvi'?" in refused(path, indices=["ndvii"])
     assert "has a band 'ndvi' already" in refused(path, indices=["ndvi"])
     assert "'kndvi' needs 'kNN', which is no band and has no usual value" in refused(path, indices=["kndvi"])
 

@@ -120,8 +120,8 @@ def _check_complete(
     twice = [place for place, n in held.items() if n > 1]
     if twice:
         notes.append(
-            f"given more than once, {len(twice)} in all: {_shown(twice)}; the first with a value counts at each pixel, in order of "
-            "entries, and within one of the files' names"
+            f"given more than once, {len(twice)} in all: {_shown(twice)}; the first with a value counts at each pixel, in "
+            "order of entries, and within one of the files' names"
         )
 
 
