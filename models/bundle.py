@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from models.files import whole
 from models.network import ModelError, Network, build, parameters
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout of bundle.json; a reader refuses any other."""
 
 _DESCRIPTION = "bundle.json"

@@ -64,7 +64,7 @@ def test_a_bundle_read_back_is_the_same(tmp_path, name, settings):
 
 def test_bundle_json_says_what_the_network_needs(saved):
     described = json.loads((saved / "bundle.json").read_text())
-    assert described["format"] == 1
+    assert described["format"] == 2
     assert described["network"]["halo"] == 10
     assert described["network"]["stride"] == 2
     assert described["versions"]["torch"] == torch.__version__.partition("+")[0] or described["versions"]["torch"]
@@ -112,7 +112,7 @@ def test_a_missing_file_is_named(saved, missing):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.update(format=2), r"has format 2, this version of landweave reads format 1"),
+        (lambda d: d.update(format=3), r"has format 3, this version of landweave reads format 2"),
         (lambda d: d.pop("mean"), r"lacks mean"),
         (lambda d: d["network"].pop("halo"), r"network lacks halo"),
         (lambda d: d.pop("format"), r"not the description of a trained model"),

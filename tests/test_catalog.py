@@ -67,7 +67,9 @@ def test_the_same_files_give_the_same_item(maps):
     folder, layers = maps
 
     def made() -> bytes:
-        return write_item(folder, layers, run=folder.parent, item_id="a", cube_dates=[None], created=CREATED).read_bytes()
+        return write_item(
+            folder, layers, run=folder.parent, item_id="a", cube_dates=[None], created=CREATED
+        ).read_bytes()
 
     first = made()
     assert first == made()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +17,10 @@ from models.settings import SaliencySettings
 from pipeline.errors import BundleError, JobError
 from pipeline.files import fingerprint, write_text
 from pipeline.grid import Window
+from pipeline.imagery.dates import Period
 from pipeline.imagery.handles import open_raster
 from pipeline.imagery.open import open_cube
-from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings
+from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings, TemporalSettings
 from workflows.context import imagery_files, pathless
 from workflows.job import PredictSettings, apply_overrides, explain
 from workflows.output import Output
@@ -37,6 +40,11 @@ class ApplyJob(Settings):
 
     imagery: list[ImagerySettings] = Field(min_length=1, description="The rasters to map.")
     grid: GridSettings | None = Field(None, description="The output grid. Default: that of the first source.")
+    temporal: TemporalSettings | None = Field(
+        None, description="The steps in time to which images are brought. Default: as the model was trained."
+    )
+    indices: list[str] | None = Field(None, description="Spectral indices. Default: as the model was trained.")
+    roles: dict[str, str] | None = Field(None, description="Bands by their role in indices. Default: as trained.")
     area: str | None = Field(None, description="Polygons; only inside them is mapped.")
     predict: PredictSettings = Field(PredictSettings(), description="What is mapped.")
     saliency: SaliencySettings = Field(SaliencySettings(), description="How the map is explained.")
@@ -68,34 +76,85 @@ def apply(
     except ValidationError as error:
         raise JobError(explain(error, raw, ApplyJob, "apply")) from error
     console.stage(f"apply: {folder}")
-    cube, notes = open_cube(_with_nodata(job.imagery, bundle), job.grid, job.area, keep=tuple(bundle.bands))
-    console.notes(notes)
-    cube = fitted(cube, bundle)
-    console.notes(unlike(cube, bundle))
-    files = [fingerprint(p) for p in imagery_files(cube)]
-    request = MapRequest(
-        bundle=bundle,
-        folder=folder,
-        cube=cube,
-        predict=job.predict,
-        saliency=job.saliency,
-        compute=job.compute,
-        key_imagery={
-            "settings": [pathless(entry.model_dump(mode="json")) for entry in job.imagery],
-            "grid": None if job.grid is None else pathless(job.grid.model_dump(mode="json")),
-            "files": [pathless(f) for f in files],
-        },
-        software={name: version(name) for name in ("landweave", "torch", "rasterio", "numpy")},
+    job = _as_trained(job, bundle)
+    cube, notes = open_cube(
+        _with_nodata(job.imagery, bundle),
+        job.grid,
+        job.area,
+        keep=tuple(bundle.bands),
+        temporal=job.temporal,
+        indices=job.indices or (),
+        roles=job.roles,
     )
+    console.notes(notes)
+    cube = fitted(cube, bundle, job.imagery)
+    files = [fingerprint(p) for p in imagery_files(cube)]
+    requests = [
+        (
+            place,
+            MapRequest(
+                bundle=bundle,
+                folder=folder,
+                cube=dated(cube if period is None else cube.during(period), bundle),
+                predict=job.predict,
+                saliency=job.saliency,
+                compute=job.compute,
+                key_imagery=_key(job, files),
+                software={name: version(name) for name in ("landweave", "torch", "rasterio", "numpy")},
+            ),
+        )
+        for period, place in _maps(job.predict, output)
+    ]
+    for place, request in requests:
+        console.notes(unlike(request.cube, bundle))
+        if dry_run:
+            blocks = request.blocks()
+            console.note(f"would map {len(blocks)} blocks of {blocks.size} px into {place.maps}; nothing was written")
     if dry_run:
-        blocks = request.blocks()
-        console.note(f"would map {len(blocks)} blocks of {blocks.size} px into {output.maps}; nothing was written")
         return []
+    made: list[tuple[str, Path]] = []
     with output.held():
         write_text(output.folder / "apply.yaml", _yaml(job, folder))
         output.log(inputs={"imagery": files}, bundle={"path": str(folder), "checksum": bundle.checksum}, notes=notes)
-        paths = make_map(request, output, console, overwrite=overwrite)
-    return [(path.stem, path) for path in paths]
+        for place, request in requests:
+            paths = make_map(request, place, console, overwrite=overwrite)
+            made += [("maps", place.maps)] if place.period else [(path.stem, path) for path in paths]
+    return made
+
+
+def _maps(predict: PredictSettings, output: Output) -> list[tuple[Period | None, Output]]:
+    """Return the periods to be mapped, and where each map is to lie."""
+    if predict.periods == "labels":
+        raise JobError(
+            "predict.periods: labels: `apply` knows no labels; give the periods as [[first day, last day], ...]"
+        )
+    if predict.periods is not None:
+        periods = [Period(*p) for p in predict.periods]
+        return [(p, Output(output.folder, p.name)) for p in periods]
+    return [(Period(*predict.period) if predict.period else None, output)]
+
+
+def _as_trained(job: ApplyJob, bundle: Bundle) -> ApplyJob:
+    """Return the job with steps in time and indices as the model was trained, where it says nothing."""
+    trained = bundle.imagery
+    return job.model_copy(
+        update={
+            "temporal": job.temporal or TemporalSettings.model_validate(trained["temporal"]),
+            "indices": trained["indices"] if job.indices is None else job.indices,
+            "roles": trained["roles"] if job.roles is None else job.roles,
+        }
+    )
+
+
+def _key(job: ApplyJob, files: list[dict[str, Any]]) -> dict[str, Any]:
+    assert job.temporal is not None
+    return {
+        "settings": [pathless(entry.model_dump(mode="json")) for entry in job.imagery],
+        "temporal": job.temporal.model_dump(mode="json"),
+        "indices": {"names": job.indices, "roles": job.roles},
+        "grid": None if job.grid is None else pathless(job.grid.model_dump(mode="json")),
+        "files": [pathless(f) for f in files],
+    }
 
 
 def _yaml(job: ApplyJob, folder: Path) -> str:
@@ -114,7 +173,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 def _with_nodata(entries: list[ImagerySettings], bundle: Bundle) -> list[ImagerySettings]:
     """Let imagery that declares no nodata take the training imagery's; `open_cube` says where it is used."""
-    values = {fact["nodata"] for fact in bundle.imagery.values()}
+    values = {fact["nodata"] for fact in bundle.imagery["bands"].values()}
     if len(values) != 1 or None in values:
         return entries
     filled = []
@@ -129,13 +188,20 @@ def _with_nodata(entries: list[ImagerySettings], bundle: Bundle) -> list[Imagery
     return filled
 
 
-def fitted(cube: Cube, bundle: Bundle) -> Cube:
+def fitted(cube: Cube, bundle: Bundle, entries: Sequence[ImagerySettings]) -> Cube:
     """Return the cube with the bundle's bands in the bundle's order.
+
+    Parameters
+    ----------
+    cube, bundle
+        The imagery and the model.
+    entries : sequence of ImagerySettings
+        What was said of the imagery: a scale or an offset that is stated is trusted.
 
     Raises
     ------
     BundleError
-        If bands are missing, or the number of dates, the scale or the offset differ; prints both side by side.
+        If bands are missing, or the scale or the offset differ; prints both side by side.
     """
     missing = [b for b in bundle.bands if b not in cube.bands]
     if missing:
@@ -146,26 +212,47 @@ def fitted(cube: Cube, bundle: Bundle) -> Cube:
             f"  missing           {', '.join(missing)}\n"
             "Bands are matched by name, in any order; name them with --set imagery.0.bands='{red: 3, ...}'."
         )
-    if len(cube.dates) != len(bundle.time):
-        raise BundleError(
-            f"the model was trained on {len(bundle.time)} dates, the imagery has {len(cube.dates)}; give as many"
-        )
     differing = []
-    for source in cube.sources:
+    stated = any(entry.scale is not None or entry.offset is not None for entry in entries)
+    for source in cube.sources if not stated else ():
         for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
-            want = bundle.imagery.get(band)
-            if want and (want["scale"], want["offset"]) != (scale, offset):
+            want = bundle.imagery["bands"].get(band)
+            if want and [scale, offset] not in want["scaling"]:
                 differing.append(
-                    f"  {band}: the model wants scale {want['scale']:g}, offset {want['offset']:g}; "
+                    f"  {band}: the model wants scale {want['scaling'][-1][0]:g}, offset {want['scaling'][-1][1]:g}; "
                     f"the imagery has scale {scale:g}, offset {offset:g}"
                 )
     if differing:
         raise BundleError(
             "the imagery's values are not scaled like those the model was trained on:\n"
-            + "\n".join(differing)
+            + "\n".join(dict.fromkeys(differing))
             + "\nState them with --set imagery.0.scale=... and --set imagery.0.offset=..."
         )
     return cube.select(bundle.bands)
+
+
+def dated(cube: Cube, bundle: Bundle) -> Cube:
+    """Return the cube with as many dates as the model takes.
+
+    A model that goes by days takes fewer, for dates without an image change nothing; one that takes dates by their place
+    needs as many as it was trained on.
+
+    Raises
+    ------
+    BundleError
+        If there are too many, or too few.
+    """
+    have, want = len(cube.dates), len(bundle.time)
+    if have == want:
+        return cube
+    if have < want and not bundle.network.fixed_dates:
+        return dataclasses.replace(cube, dates=(*cube.dates, *[None] * (want - have)))
+    raise BundleError(
+        f"the model was trained on {want} dates, the imagery has {have}; give as many"
+        + (" or fewer" if not bundle.network.fixed_dates else "")
+        + ": choose a period of that length (--set predict.period='[first day, last day]'), or regular steps "
+        "(temporal.every) for training and mapping alike"
+    )
 
 
 def unlike(cube: Cube, bundle: Bundle) -> list[str]:

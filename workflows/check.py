@@ -6,16 +6,21 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.inference import activation_bytes
-from models.network import flop_per_pixel
+import numpy as np
+
+from models.network import flop_per_pixel, parameters
 from pipeline.engine import cores, memory_budget
 from pipeline.grid import Window, crs_name, whole
 from workflows.console import quantity
-from workflows.predict import block_grid
+from workflows.predict import block_grid, bytes_per_pixel
 
 if TYPE_CHECKING:
+    from pipeline.imagery.cube import Cube
+    from pipeline.samples.series import SeriesTable
     from workflows.context import Context
 
+# So many dates are listed one by one.
+_DATES = 12
 # Bytes per pixel that the layers take on disk before compression.
 _LAYER_BYTES = {"classes": 1, "confidence": 2, "probabilities": 2, "saliency": 4}
 
@@ -30,6 +35,9 @@ def check(context: Context) -> None:
     """
     job, console = context.job, context.console
     console.stage(f"check: {job.name}")
+    if context.table is not None:
+        _check_table(context, context.table)
+        return
     cube = context.cube
     box = cube.geobox
     height, width = int(box.shape.y), int(box.shape.x)
@@ -39,7 +47,8 @@ def check(context: Context) -> None:
         [
             ("grid", f"{width} x {height} px, {crs_name(box)}, {abs(box.resolution.x):g} x {abs(box.resolution.y):g}"),
             ("bands", ", ".join(cube.bands)),
-            ("dates", ", ".join(d.isoformat() if d else "undated" for d in cube.dates)),
+            ("dates", spoken_dates(cube)),
+            *([("", str(cube.series))] if cube.series is not None else []),
             ("files", len({s.path for s in cube.sources})),
         ],
     )
@@ -51,33 +60,79 @@ def check(context: Context) -> None:
         console.table("  labels", columns, [[r[c] for c in columns] for r in rows])
     folds = context.folds
     network = context.network()
-    blocks = block_grid(network, cube.geobox, job.predict, job.saliency, job.compute)
+    mapped = context.cube_of(context.mapped[0])
+    blocks = block_grid(network, mapped, job.predict, job.saliency, job.compute)
     threads = cores() if job.compute.threads == "auto" else job.compute.threads
-    per_pixel = activation_bytes(network, gradient=blocks.halo > network.halo)
+    per_pixel = bytes_per_pixel(network, mapped, gradient=blocks.halo > network.halo)
     memory = threads * per_pixel * (blocks.size + 2 * blocks.halo) ** 2
     per_layer = sum(_LAYER_BYTES[name] for name in job.predict.layers)
+    disk = 2.0 * len(context.maps) * height * width * per_layer
     free = shutil.disk_usage(_existing(job.folder)).free
     console.table(
         "  plan",
         ("", ""),
         [
             ("folds", f"{folds.method}, {len(folds.names)} ({', '.join(folds.names)}), buffer {folds.buffer} px"),
-            ("network", f"{job.model.name}: {sum(p.numel() for p in network.parameters()):,} parameters"),
+            ("network", f"{job.model.name}: {parameters(network):,} parameters"),
             ("", f"halo {network.halo} px, stride {network.stride} px, {quantity(flop_per_pixel(network))}FLOP/px"),
             ("chips", f"{context.chip_size} x {context.chip_size} px"),
+            ("maps", spoken_periods(context)),
             ("blocks", f"{len(blocks)} of {blocks.size} px, read with {blocks.halo} px around"),
             ("threads", threads),
             (
                 "memory",
-                f"about {quantity(memory)}B in forward passes, of {quantity(memory_budget(job.compute.memory))}B",
+                f"about {quantity(memory)}B in blocks, of {quantity(memory_budget(job.compute.memory))}B",
             ),
             (
                 "disk",
-                f"at most {quantity(2.0 * height * width * per_layer)}B for parts and maps, {quantity(free)}B free",
+                f"at most {quantity(disk)}B for parts and maps, {quantity(free)}B free",
             ),
         ],
     )
     console.note("nothing was written")
+
+
+def _check_table(context: Context, table: SeriesTable) -> None:
+    """Print what a table of series holds and how it will be used."""
+    console, network, folds = context.console, context.network(), context.folds
+    days = table.time[np.isfinite(table.values).all(2)]
+    console.table(
+        "  series",
+        ("", ""),
+        [
+            ("samples", f"{len(table):,}"),
+            ("bands", ", ".join(table.bands)),
+            (
+                "dates",
+                f"up to {table.values.shape[1]} each, from day {days.min():g} to day {days.max():g} of their period",
+            ),
+            ("periods", len(table.periods) if table.periods[0] is not None else "none stated"),
+        ],
+    )
+    rows = table.report()
+    console.table("  labels", list(rows[0]), [list(r.values()) for r in rows])
+    console.table(
+        "  plan",
+        ("", ""),
+        [
+            ("folds", f"{folds.method}, {len(folds.names)} ({', '.join(folds.names)})"),
+            ("network", f"{network.name}: {parameters(network):,} parameters"),
+            ("maps", "none: `landweave apply` maps rasters with the trained model"),
+        ],
+    )
+    console.note("nothing was written")
+
+
+def spoken_dates(cube: Cube) -> str:
+    """Return the dates of a cube as people read them: all of a few, the first and the last of many."""
+    dates = ["undated" if d is None else d.isoformat() for d in cube.dates]
+    return ", ".join(dates) if len(dates) <= _DATES else f"{dates[0]} to {dates[-1]}, {len(dates)} dates"
+
+
+def spoken_periods(context: Context) -> str:
+    """Return what is mapped."""
+    periods = [str(p) for p in context.mapped if p is not None]
+    return f"{len(periods)}: {'; '.join(periods)}" if periods else "1, of all images"
 
 
 def _read_corners(context: Context) -> None:

@@ -82,7 +82,10 @@ class Context:
                 f"the job '{self.job.name}' trains on a table of series and has no imagery; map rasters with its model: "
                 f"landweave apply {self.output.model} RASTER... -o DIR"
             )
-        cube, notes = open_cube(self.job.imagery, self.job.grid, self.job.area)
+        job = self.job
+        cube, notes = open_cube(
+            job.imagery, job.grid, job.area, temporal=job.temporal, indices=job.indices, roles=job.roles
+        )
         self.say(notes)
         return cube
 
@@ -93,7 +96,8 @@ class Context:
 
         if self.job.labels.series is None:
             return None
-        table = open_series(self.job.labels, self.job.classes)
+        job = self.job
+        table = open_series(job.labels, job.classes, job.temporal, job.indices, job.roles)
         self.say(table.notes)
         return table
 
@@ -231,6 +235,8 @@ class Context:
         """Return what the cube's values depend on. Places of files do not count, contents do."""
         return {
             "settings": [pathless(entry.model_dump(mode="json")) for entry in self.job.imagery],
+            "temporal": self.job.temporal.model_dump(mode="json"),
+            "indices": {"names": self.job.indices, "roles": self.job.roles},
             "grid": None if self.job.grid is None else pathless(self.job.grid.model_dump(mode="json")),
             "files": [pathless(f) for f in self.inputs["imagery"] + self.inputs["area"]],
         }

@@ -22,6 +22,7 @@ from pipeline.settings import (
     ImagerySettings,
     LabelSettings,
     Settings,
+    TemporalSettings,
 )
 
 Dates = tuple[datetime.date, datetime.date]
@@ -87,6 +88,13 @@ class Job(Settings):
         [], description="The rasters; all are put on one grid. A table of labelled series (labels.series) needs none."
     )
     grid: GridSettings | None = Field(None, description="The output grid. Default: that of the first source.")
+    temporal: TemporalSettings = Field(TemporalSettings(), description="The steps in time to which images are brought.")
+    indices: list[str] = Field(
+        [], description="Spectral indices computed on the way and added to the bands: ndvi, ndwi, evi, nbr, ..."
+    )
+    roles: dict[str, str] = Field(
+        {}, description="Bands by their role in indices (red, nir, swir1, ...), where their names do not say it."
+    )
     area: str | None = Field(None, description="Polygons; only inside them is trained and mapped. Default: everywhere.")
     labels: LabelSettings = Field(description="The reference data: what is where.")
     classes: list[ClassSettings] | None = Field(

@@ -25,8 +25,6 @@ from workflows.context import run_id
 from workflows.maptask import MapTask
 
 if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
-
     from models.network import Network
     from models.settings import SaliencySettings
     from pipeline.imagery.cube import Cube
@@ -47,20 +45,26 @@ def reductions(predict: PredictSettings, saliency: SaliencySettings) -> tuple[st
     return tuple(saliency.per) if "saliency" in predict.layers else ()
 
 
+def bytes_per_pixel(network: Network, cube: Cube, *, gradient: bool) -> float:
+    """Return the most bytes alive at once per pixel that is read: while its images are, or while it is scored."""
+    return max(activation_bytes(network, gradient=gradient), 4.0 * cube.planes)
+
+
 def block_grid(
-    network: Network, geobox: GeoBox, predict: PredictSettings, saliency: SaliencySettings, compute: ComputeSettings
+    network: Network, cube: Cube, predict: PredictSettings, saliency: SaliencySettings, compute: ComputeSettings
 ) -> BlockGrid:
     """Return the blocks of a map: of the size asked for, else the largest that fits the memory budget.
 
     Where saliency is made, blocks are read with twice the network's halo around them.
     """
+    geobox = cube.geobox
     explained = bool(reductions(predict, saliency))
     halo = network.halo * (2 if explained else 1)
     size = predict.block
     if size == "auto":
         threads = cores() if compute.threads == "auto" else compute.threads
         budget = _SHARE * memory_budget(compute.memory) / threads
-        per_pixel = activation_bytes(network, gradient=explained)
+        per_pixel = bytes_per_pixel(network, cube, gradient=explained)
         size = _LARGEST_BLOCK
         while size > _SMALLEST_BLOCK and per_pixel * (size + 2 * halo) ** 2 > budget:
             size //= 2
@@ -100,7 +104,7 @@ class MapRequest:
 
     def blocks(self) -> BlockGrid:
         """Return the blocks: of the size asked for, else the largest that fits the memory budget."""
-        return block_grid(self.bundle.network, self.cube.geobox, self.predict, self.saliency, self.compute)
+        return block_grid(self.bundle.network, self.cube, self.predict, self.saliency, self.compute)
 
     def key(self, blocks: BlockGrid) -> dict[str, str]:
         """Return the resume key: the model, the job, the imagery and the software."""

@@ -32,7 +32,9 @@ def run(context: Context, stages: tuple[str, ...] = STAGES) -> list[tuple[str, P
         output.log(software=context.software | {"python": platform.python_version()}, inputs=context.inputs)
         for stage in stages:
             if stage == "predict" and len(stages) > 1 and context.table is not None:
-                context.console.note("a table of series has no imagery: nothing is mapped (landweave apply maps rasters)")
+                context.console.note(
+                    "a table of series has no imagery: nothing is mapped (landweave apply maps rasters)"
+                )
                 continue
             start = time.monotonic()
             made += _STAGES[stage](context)

@@ -151,7 +151,12 @@ class _Trainer:
             temperature=1.0,
             figures={},
             training={},
-            imagery=imagery_facts(context.cube) if context.imaged else {},
+            imagery={
+                "bands": imagery_facts(context.cube) if context.imaged else {},
+                "temporal": context.job.temporal.model_dump(mode="json"),
+                "indices": list(context.job.indices),
+                "roles": dict(context.job.roles),
+            },
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 
@@ -183,11 +188,16 @@ class _Trainer:
 
 
 def imagery_facts(cube: Any) -> dict[str, Any]:
-    """Return what new imagery must share with the imagery that was trained on: scale, offset and nodata per band."""
+    """Return what new imagery must share with the imagery that was trained on: scales, offsets and nodata per band."""
     facts: dict[str, Any] = {}
     for source in cube.sources:
         for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
-            facts[band] = {"scale": scale, "offset": offset, "nodata": source.nodata}
+            # What is not a number is never data; and JSON has no sign for it.
+            nodata = None if source.nodata is None or np.isnan(source.nodata) else source.nodata
+            fact = facts.setdefault(band, {"scaling": [], "nodata": nodata})
+            # They may change from date to date, as Sentinel-2's did.
+            if [scale, offset] not in fact["scaling"]:
+                fact["scaling"].append([scale, offset])
     return facts
 
 

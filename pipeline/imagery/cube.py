@@ -105,12 +105,8 @@ class Cube:
             If there is no image in the period, or there are more than ``length``; says what there is.
         """
         dates: tuple[datetime.date | None, ...]
-        if self.series is not None:
-            series = self.series.around(period)
-            dates = series.steps(period)
-            dates += (None,) * ((length or 0) - len(dates))
-            return replace(self, dates=dates, origin=period.start, series=series)
-        dates = tuple(d for d in self.dates if d in period)
+        series = None if self.series is None else self.series.around(period)
+        dates = tuple(d for d in self.dates if d in period) if series is None else series.steps(period)
         if not dates:
             known = [d for d in self.dates if d is not None]
             there = f"it reaches from {known[0]} to {known[-1]}" if known else "it has no dates"
@@ -120,7 +116,7 @@ class Cube:
                 f"there are {len(dates)} dates from {period}, and the network takes {length}; choose a shorter period"
             )
         dates += (None,) * ((length or 0) - len(dates))
-        return replace(self, dates=dates, origin=period.start)
+        return replace(self, dates=dates, origin=period.start, series=series)
 
     @property
     def observed(self) -> tuple[datetime.date | None, ...]:

@@ -28,7 +28,9 @@ def cubes_of(cube: Cube, periods: Sequence[Period | None]) -> tuple[tuple[Cube, 
     own = [cube if p is None else cube.during(p) for p in periods]
     counts = [len(c.dates) for c in own]
     most, least = max(counts), min(counts)
-    notes = [f"labels hold for {len(own)} periods (first: {periods[0]}); a sample sees the images of its own, {most} dates"]
+    notes = [
+        f"labels hold for {len(own)} periods (first: {periods[0]}); a sample sees the images of its own, {most} dates"
+    ]
     if least < most:
         notes.append(f"periods have {least} to {most} dates; masked dates follow the shorter ones")
     return tuple(c if p is None else cube.during(p, most) for c, p in zip(own, periods, strict=True)), notes

@@ -75,7 +75,13 @@ def cut_chips(
     side = size * max(1, _LAND // size)
     lands = [Land(w, p) for p in range(len(labels.periods)) for w in labels.windows(side, p)]
     plain = Cutter(
-        tuple(cubes), labels, folds, size, seed, np.zeros((rounds, 4, classes), bool), np.ones((len(folds.names), classes))
+        tuple(cubes),
+        labels,
+        folds,
+        size,
+        seed,
+        np.zeros((rounds, 4, classes), bool),
+        np.ones((len(folds.names), classes)),
     )
     steps = _Steps(2 * len(lands), progress)
     surveys = _survey(plain, lands, client, steps)
@@ -146,9 +152,7 @@ def _cut(
         arrays[name][:] = np.concatenate([pieces[start].pop(name) for start in order])
 
 
-def _cut_one(
-    cutter: Cutter, start: int, land: Land, origins: Array, arrays: dict[str, Any] | None
-) -> dict[str, Array]:
+def _cut_one(cutter: Cutter, start: int, land: Land, origins: Array, arrays: dict[str, Any] | None) -> dict[str, Array]:
     made = cutter.cut(land, origins)
     if arrays is not None:
         for name in ("values", "truth"):

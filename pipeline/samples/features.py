@@ -55,7 +55,9 @@ def open_labels(
         raise LabelError(f"labels.path: there is no file {path}{nearest(path.name, beside)}")
     if path.suffix.lower() in _RASTERS:
         if settings.from_ is not None:
-            raise LabelError(f"labels.from: {path} is a raster, which has no fields; give it as features, or leave it out")
+            raise LabelError(
+                f"labels.from: {path} is a raster, which has no fields; give it as features, or leave it out"
+            )
         return open_raster_labels(settings, classes, geobox)
     return _vector(settings, classes, geobox, dates)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.samples.cutter import Survey
-from pipeline.samples.folds import TEST, TRAIN, VAL, Folds
+from pipeline.samples.folds import TRAIN, VAL, Folds
 from pipeline.samples.legend import Legend
 
 Array = np.ndarray[Any, Any]

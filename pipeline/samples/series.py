@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,16 @@ import pandas as pd
 
 from pipeline.errors import LabelError, nearest
 from pipeline.imagery.dates import Period
+from pipeline.imagery.indices import find_indices
 from pipeline.imagery.paths import some
 from pipeline.samples.labels import check_classes
 from pipeline.samples.legend import Legend, natural, text_of
 from pipeline.samples.periods import days, periods_of
+from pipeline.samples.regular import regular
 from pipeline.samples.vectors import COLUMNS
-from pipeline.settings import ClassSettings, LabelSettings
+from pipeline.settings import ClassSettings, LabelSettings, TemporalSettings
 
 Array = np.ndarray[Any, Any]
-
-_FORMATS = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,13 @@ class SeriesTable:
         return self.rows
 
 
-def open_series(settings: LabelSettings, classes: Sequence[ClassSettings] | None) -> SeriesTable:
+def open_series(
+    settings: LabelSettings,
+    classes: Sequence[ClassSettings] | None,
+    temporal: TemporalSettings | None = None,
+    indices: Sequence[str] = (),
+    roles: Mapping[str, str] | None = None,
+) -> SeriesTable:
     """Read a table of labelled series.
 
     Parameters
@@ -83,9 +90,13 @@ def open_series(settings: LabelSettings, classes: Sequence[ClassSettings] | None
         As in the job file; ``series`` is given.
     classes : sequence of ClassSettings or None
         The classes of the job; None takes every value.
+    temporal, indices, roles
+        Steps in time, and indices; see `open_cube`.
 
     Raises
     ------
+    ImageryError
+        If a band of an index is not there.
     LabelError
         If a table or a column of it is missing, a sample has no label, values are no numbers or no dates, or there is
         nothing to learn from.
@@ -101,7 +112,7 @@ def open_series(settings: LabelSettings, classes: Sequence[ClassSettings] | None
     samples = _labelled(long, samples, settings, field, named, notes)
     legend = Legend.from_values(samples[field], classes)
     index = np.array([-1 if i is None else i for i in map(legend.index, samples[field])], dtype=np.int64)
-    count = samples[field].map(text_of).value_counts().to_dict()
+    count = Counter(map(text_of, samples[field]))
     values_there = sorted(count, key=natural)
     if strangers := [v for v in values_there if legend.index(v) is None]:
         notes.append(
@@ -115,8 +126,18 @@ def open_series(settings: LabelSettings, classes: Sequence[ClassSettings] | None
     if settings.from_ is not None and settings.to is not None:
         periods, period = periods_of(samples, settings.from_, settings.to, named)
         start = days(samples, settings.from_, named)
-    values, time = _series(long, samples[settings.id].to_numpy(), start, bands, settings, notes)
-    empty = ~np.isfinite(values).all(2).any(1)
+    values, time, held = _series(long, samples[settings.id].to_numpy(), start, bands, settings, notes)
+    for index in find_indices(indices, bands, roles):
+        found = index.of({band: values[..., bands.index(band)] for band in index.bands}).astype(np.float32)
+        values = np.concatenate([values, np.where(np.isfinite(found), found, np.nan)[..., None]], axis=2)
+        bands = [*bands, index.name]
+    # A date counts where all its bands have a value, as in imagery.
+    values[~np.isfinite(values).all(2)] = np.nan
+    if temporal is not None:
+        ends = days(samples, settings.to, named) if start is not None and settings.to is not None else None
+        spans = time.max(1) if ends is None else (ends - start).astype(np.float32)
+        values, time = regular(values, time, held, spans, temporal)
+    empty: Array = ~np.isfinite(values).all(2).any(1)
     if empty.any():
         raise LabelError(
             f"{where}: {int(empty.sum())} samples have no date with a value of every band"
@@ -143,11 +164,11 @@ def _read(path: str, what: str) -> pd.DataFrame:
     if not file.is_file():
         beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         raise LabelError(f"{what}: there is no file {path}{nearest(file.name, beside)}")
-    read = _FORMATS.get(file.suffix.lower())
-    if read is None:
+    suffix = file.suffix.lower()
+    if suffix not in (".parquet", ".csv"):
         raise LabelError(f"{what}: expected a table as .parquet or .csv, found {path}")
     try:
-        table = read(file)
+        table: pd.DataFrame = pd.read_parquet(file) if suffix == ".parquet" else pd.read_csv(file)
     except (ValueError, OSError) as error:
         raise LabelError(f"{what}: {path} cannot be read as a table: {error}") from error
     table.columns = table.columns.map(str)
@@ -175,7 +196,9 @@ def _samples(long: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
     _column(long, field, str(settings.series), "labels.field")
     several = long.groupby(settings.id, sort=False)[field].nunique(dropna=False)
     if (several > 1).any():
-        raise LabelError(f"{settings.series}: sample {several[several > 1].index[0]} has two labels; one sample, one label")
+        raise LabelError(
+            f"{settings.series}: sample {several[several > 1].index[0]} has two labels; one sample, one label"
+        )
     return long.drop_duplicates(settings.id)
 
 
@@ -229,10 +252,10 @@ def _bands(long: pd.DataFrame, samples: pd.DataFrame, settings: LabelSettings, f
 
 def _series(
     long: pd.DataFrame, ids: Array, start: Array | None, bands: list[str], settings: LabelSettings, notes: list[str]
-) -> tuple[Array, Array]:
-    """Return values (N, T, C) float32 and days (N, T) float32 of samples, each sorted by date."""
+) -> tuple[Array, Array, Array]:
+    """Return values (N, T, C) float32, days (N, T) float32 and numbers of dates (N,) of samples, each sorted by date."""
     where = str(settings.series)
-    place = pd.Index(ids).get_indexer(long[settings.id])
+    place = pd.Index(ids).get_indexer(pd.Index(long[settings.id]))
     kept = place >= 0
     date, place = days(long[kept], settings.date, where), place[kept]
     values = long.loc[kept, bands].to_numpy(np.float32)
@@ -252,17 +275,17 @@ def _series(
             date, place, values = date[~early], place[~early], values[~early]
     count = np.bincount(place, minlength=len(ids))
     if len(np.unique(count)) > 1:
-        notes.append(f"samples have {count.min()} to {count.max()} dates; the shorter ones are followed by masked dates")
+        notes.append(
+            f"samples have {count.min()} to {count.max()} dates; the shorter ones are followed by masked dates"
+        )
     first = np.concatenate([[0], np.cumsum(count)[:-1]])
     origin = start if start is not None else date[np.minimum(first, len(date) - 1)]
     rank = np.arange(len(place)) - first[place]
     made = np.full((len(ids), int(count.max()), len(bands)), np.nan, np.float32)
     made[place, rank] = values
-    # A date counts where all its bands have a value, as in imagery.
-    made[~np.isfinite(made).all(2)] = np.nan
     time = np.zeros(made.shape[:2], np.float32)
     time[place, rank] = (date - origin[place]).astype("timedelta64[D]").astype(np.float32)
-    return made, time
+    return made, time, count
 
 
 def _places(samples: pd.DataFrame) -> Array | None:

@@ -12,7 +12,7 @@ from pipeline.samples.chips import ChipStore
 from pipeline.samples.cutter import counted, packed
 from pipeline.samples.findings import Findings, table
 from pipeline.samples.folds import Folds, by_field
-from pipeline.samples.rounds import FEW, NONE, TRAIN, Units, divide
+from pipeline.samples.rounds import FEW, Units, divide
 from pipeline.samples.series import SeriesTable
 from pipeline.samples.store import new_store
 from pipeline.settings import FoldSettings, LabelSettings
@@ -96,7 +96,6 @@ def store_series(samples: SeriesTable, folds: Folds, *, path: Path, key: str) ->
     per_role = counts[:, :-1].sum(0, dtype=np.int64)
     per_fold = np.zeros((len(folds.names), classes), np.int64)
     np.add.at(per_fold, (folds.of_feature, samples.target), 1)
-    assert not per_role[:, NONE].any() and per_role[:, TRAIN].any()
     attributes = {
         "key": key,
         "bands": list(samples.bands),
