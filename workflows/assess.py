@@ -118,7 +118,7 @@ def _of_samples(bundle: Bundle, folder: Path, store: ChipStore, chips: Array) ->
         for i in range(0, len(chips), _SAMPLES):
             some = chips[i : i + _SAMPLES]
             values, _ = store.read(some)
-            valid: Array = np.isfinite(values).all(2)
+            valid = np.asarray(np.isfinite(values).all(2))
             tensors = scorer.tensors(values, valid, store.time[some])
             found[i : i + len(some)] = scores(scorer.network, *tensors)[:, :, 0, 0].cpu().numpy()
     return found

@@ -176,6 +176,23 @@ def apply(
 
 
 @app.command()
+def extract(
+    job: JobFile,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Table to write, .parquet or .csv.", show_default=False),
+    ] = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the series of labelled places as a table, which trains without the imagery."""
+    from workflows.extract import extract as work
+
+    context = _context(job, set_, False, quiet)
+    context.console.summary("extract: done", work(context, output))
+
+
+@app.command()
 def networks() -> None:
     """List the networks with their parameters, context and cost."""
     from workflows.networks import show_networks

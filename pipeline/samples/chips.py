@@ -181,9 +181,12 @@ class ChipStore:
         codes = truth[..., 0, :, :].astype(np.int16) - np.int16(1)
         if round_ == ALL:
             return codes if role == TRAIN else np.full_like(codes, IGNORE)
-        plane, place = divmod(int(round_), ROUNDS_PER_PLANE)
-        roles = (truth[..., 1 + plane, :, :] >> np.uint16(2 * place)) & np.uint16(3)
-        return np.where(roles == role, codes, np.int16(IGNORE))
+        return np.where(self.roles_of(truth, int(round_)) == role, codes, np.int16(IGNORE))
+
+    def roles_of(self, truth: Array, round_: int) -> Array:
+        """Return roles (..., S, S) in a round of packed truth (..., P, S, S)."""
+        plane, place = divmod(round_, ROUNDS_PER_PLANE)
+        return np.asarray((truth[..., 1 + plane, :, :] >> np.uint16(2 * place)) & np.uint16(3))
 
     def targets(self, i: int, round_: int | str, role: int) -> Array:
         """Return the class indices of chip ``i``, (S, S) int16; `IGNORE` where a pixel has not this role in this round."""

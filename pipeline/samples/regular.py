@@ -49,7 +49,7 @@ def regular(values: Array, time: Array, count: Array, spans: Array, settings: Te
         at = own if settings.every is None else list(range(0, int(spans[of[0]]) + 1, settings.every))
         # (n, T, C) as a block of n pixels: (T, C, n, 1).
         seen = np.moveaxis(values[of, :n], 0, -1)[..., None]
-        valid = np.isfinite(seen).all(1)
+        valid = np.asarray(np.all(np.isfinite(seen), axis=1))
         found, good = stepped(
             np.where(valid[:, None], seen, 0), valid, own, at,
             every=settings.every, fill=settings.fill, composite=settings.composite,

@@ -127,17 +127,17 @@ def open_series(
         periods, period = periods_of(samples, settings.from_, settings.to, named)
         start = days(samples, settings.from_, named)
     values, time, held = _series(long, samples[settings.id].to_numpy(), start, bands, settings, notes)
-    for index in find_indices(indices, bands, roles):
-        found = index.of({band: values[..., bands.index(band)] for band in index.bands}).astype(np.float32)
+    for made in find_indices(indices, bands, roles):
+        found = made.of({band: values[..., bands.index(band)] for band in made.bands}).astype(np.float32)
         values = np.concatenate([values, np.where(np.isfinite(found), found, np.nan)[..., None]], axis=2)
-        bands = [*bands, index.name]
+        bands = [*bands, made.name]
     # A date counts where all its bands have a value, as in imagery.
-    values[~np.isfinite(values).all(2)] = np.nan
+    values[~np.all(np.isfinite(values), axis=2)] = np.nan
     if temporal is not None:
         ends = days(samples, settings.to, named) if start is not None and settings.to is not None else None
         spans = time.max(1) if ends is None else (ends - start).astype(np.float32)
         values, time = regular(values, time, held, spans, temporal)
-    empty: Array = ~np.isfinite(values).all(2).any(1)
+    empty = ~np.any(np.all(np.isfinite(values), axis=2), axis=1)
     if empty.any():
         raise LabelError(
             f"{where}: {int(empty.sum())} samples have no date with a value of every band"
