@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Self
 
 import torch
@@ -67,13 +66,17 @@ class LightAttention(nn.Module):
         ``valid`` is (N, T) bool, ``time`` (N, T) in days.
         """
         heads, keys = self.query.shape
-        encode = partial(day_encoding, width=self.width // heads)
-        x = self.embed(series) + per_tile(encode, time).repeat(1, 1, heads)  # (N, T, width)
+        x = self.embed(series) + per_tile(self._encode, time)  # (N, T, width)
         look = torch.einsum("hkw,hk->wh", self.key, self.query) / keys**0.5
         logits = x @ look  # (N, T, heads)
         weights = masked_softmax(logits, valid[..., None], 1)
         seen = (x.unflatten(-1, (heads, -1)) * weights[..., None]).sum(1).flatten(1)  # (N, width)
         return self.norm(self.dropout(self.mix(seen))), logits
+
+    def _encode(self, time: Tensor) -> Tensor:
+        """Return the encoding (N, T, width) of days (N, T): the same for each head."""
+        heads = self.query.shape[0]
+        return day_encoding(time, self.width // heads).repeat(1, 1, heads)
 
 
 class LTAE(PixelNetwork):
