@@ -85,11 +85,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(
-        f"{options.dates} dates, {options.bands} bands, {CLASSES} classes, one thread; px/s: a fifth of the dates masked"
+        f"{options.dates} dates, {options.bands} bands, {CLASSES} classes, one thread; a fifth of the dates masked, or none"
     )
-    print(
-        f"{'network':12}{'parameters':>11}{'FLOP/px':>10}{'peak FLOP/s':>13}{'predict px/s':>14}{'unmasked':>10}{'share':>7}{'train px/s':>12}{'share':>7}"
-    )
+    heads = ("parameters", "FLOP/px", "peak FLOP/s", "predict px/s", "none masked", "share", "train px/s", "share")
+    print(f"{'network':12}" + "".join(f"{head:>13}" for head in heads))
     for name in options.names:
         network = build(name, {}, bands=options.bands, dates=options.dates, classes=CLASSES)
         flop = flop_per_pixel(network)
@@ -98,10 +97,11 @@ def main() -> None:
         whole = prediction(network, 1.1, options.seconds)
         trained = training(network, 0.8, options.seconds)
         most = max(most, peak(options.seconds / 3))
-        print(
-            f"{name:12}{parameters(network):>11,}{quantity(flop):>10}{quantity(most):>13}{quantity(predicted):>14}"
-            f"{quantity(whole):>10}{max(predicted, whole) * flop / most:>7.2f}{quantity(trained):>12}{3 * trained * flop / most:>7.2f}"
-        )
+        figures = (
+            f"{parameters(network):,}", quantity(flop), quantity(most), quantity(predicted), quantity(whole),
+            f"{max(predicted, whole) * flop / most:.2f}", quantity(trained), f"{3 * trained * flop / most:.2f}",
+        )  # fmt: skip
+        print(f"{name:12}" + "".join(f"{figure:>13}" for figure in figures))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class LTAE(PixelNetwork):
     Settings = LTAESettings
     settings: LTAESettings
     fixed_dates = False
-    slab = 256
+    slab = 128
 
     def __init__(self, settings: LTAESettings, *, bands: int, dates: int, classes: int) -> None:
         super().__init__(settings, bands=bands, dates=dates, classes=classes)

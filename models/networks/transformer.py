@@ -45,7 +45,7 @@ class Transformer(PixelNetwork):
     Settings = TransformerSettings
     settings: TransformerSettings
     fixed_dates = False
-    slab = 512
+    slab = 256
 
     def __init__(self, settings: TransformerSettings, *, bands: int, dates: int, classes: int) -> None:
         super().__init__(settings, bands=bands, dates=dates, classes=classes)

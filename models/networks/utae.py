@@ -86,7 +86,7 @@ class UTAE(UNet):
             flags = F.max_pool2d(flags, 2)
         x = self.encoders[-1](x)
         h, w = x.shape[-2:]
-        series = x.unflatten(0, (b, t)).permute(0, 3, 4, 1, 2).flatten(0, 2)  # (B * h * w, T, channels)
+        series = x.unflatten(0, (b, t)).permute(0, 3, 4, 1, 2).flatten(0, 2).contiguous()  # (B * h * w, T, channels)
         seen = flags.permute(0, 2, 3, 1).flatten(0, 2) > 0  # (B * h * w, T)
         days = time.expand(h * w, t) if b == 1 else time.repeat_interleave(h * w, dim=0)
         features, logits = self.attention(series, seen, days)
