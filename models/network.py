@@ -20,7 +20,11 @@ NETWORKS: dict[str, str] = {
     "rnn": "models.networks.recurrent:RNN",
     "lstm": "models.networks.recurrent:LSTM",
     "gru": "models.networks.recurrent:GRU",
+    "transformer": "models.networks.transformer:Transformer",
+    "ltae": "models.networks.ltae:LTAE",
     "unet": "models.networks.unet:UNet",
+    "convlstm": "models.networks.convlstm:ConvLSTM",
+    "utae": "models.networks.utae:UTAE",
 }
 
 

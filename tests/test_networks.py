@@ -42,6 +42,14 @@ TEMPORAL = [
     ("lstm", {"hidden": 4}),
     ("lstm", {"hidden": 3, "layers": 2, "direction": "both", "pooling": "last"}),
     ("gru", {"hidden": 4, "direction": "both", "pooling": "attention"}),
+    ("transformer", {"width": 8, "heads": 2, "feedforward": 6}),
+    ("transformer", {"width": 6, "heads": 3, "layers": 1, "feedforward": 5, "pooling": "attention"}),
+    ("ltae", {"width": 8, "heads": 2, "keys": 3, "features": 6, "hidden": [5]}),
+    ("ltae", {"width": 6, "heads": 3, "features": 4, "hidden": []}),
+    ("convlstm", {"hidden": 3}),
+    ("convlstm", {"hidden": 2, "layers": 2}),
+    ("utae", {"width": 2, "heads": 2, "attention": 4}),
+    ("utae", {"width": 2, "heads": 1, "attention": 3, "depth": 2, "normalisation": "none", "activation": "silu"}),
 ]
 
 
@@ -73,10 +81,19 @@ def test_the_radius_is_exactly_what_an_input_reaches(name, settings, dates):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 1}), ("unet", {"width": 1, "depth": 2})]
+    ("name", "settings", "dates"),
+    [
+        ("mlp", {}, 1),
+        ("lstm", {"hidden": 2}, 2),
+        ("unet", {"width": 2, "depth": 1}, 1),
+        ("unet", {"width": 1, "depth": 2}, 1),
+        ("convlstm", {"hidden": 2}, 3),
+        ("convlstm", {"hidden": 2, "layers": 3}, 2),
+        ("utae", {"width": 2, "heads": 2, "attention": 4}, 2),
+    ],
 )
-def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(name, settings):
-    network = made(name, settings)
+def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(name, settings, dates):
+    network = made(name, settings, dates=dates)
     side = 2 * network.halo + 4 * network.stride
     reach = 0
     for phase in range(network.stride):

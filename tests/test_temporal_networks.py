@@ -5,9 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.network import NETWORKS, build, network_class
-from tests.oracles import recurrent_by_hand, tempcnn_by_hand
+from models.bundle import Bundle
+from models.inference import prepare, scores
+from models.network import NETWORKS, ModelError, build, network_class
+from models.saliency import gradient
+from tests.oracles import (
+    convlstm_by_hand,
+    light_attention_by_hand,
+    recurrent_by_hand,
+    tempcnn_by_hand,
+    transformer_by_hand,
+)
+from tests.test_bundle import bundle
 from tests.test_networks import TEMPORAL, VARIANTS, made
+from tests.test_saliency import tiled, window_gradient
 
 torch.set_num_threads(1)
 
@@ -184,6 +195,10 @@ LEARNERS = [
     ("rnn", {"hidden": 16}),
     ("lstm", {"hidden": 16}),
     ("gru", {"hidden": 16}),
+    ("transformer", {"width": 16, "heads": 2, "layers": 2, "feedforward": 32}),
+    ("ltae", {"width": 32, "heads": 4, "features": 32, "hidden": [16], "dropout": 0.0}),
+    ("convlstm", {"hidden": 12}),
+    ("utae", {"width": 8, "heads": 4, "attention": 32, "dropout": 0.0}),
 ]
 
 
@@ -245,3 +260,108 @@ def test_a_tempcnn_is_its_sums(kernel):
     with torch.no_grad():
         found = network.pixels(x, valid, torch.zeros(9, 6))
         assert torch.allclose(found, tempcnn_by_hand(network, x, valid), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "settings"), [v for v in TEMPORAL if v[0] == "transformer"])
+def test_a_transformer_is_its_sums_over_valid_dates(name, settings):
+    network = made(name, settings, dates=5)
+    cube, valid, time = scene(network)
+    pixels = cube.permute(0, 3, 4, 1, 2).flatten(0, 2), valid.permute(0, 2, 3, 1).flatten(0, 2)
+    with torch.no_grad():
+        found = network(cube, valid, time).permute(0, 2, 3, 1).flatten(0, 2)
+        expected = transformer_by_hand(network, *pixels, time.repeat_interleave(16, 0))
+    assert torch.allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("heads", "width"), [(1, 5), (3, 12), (4, 4)])
+def test_light_attention_is_its_sums_head_by_head(heads, width):
+    network = made("ltae", {"width": width, "heads": heads, "keys": 3}, dates=5).attention
+    g = torch.Generator().manual_seed(0)
+    x, valid = torch.randn(7, 5, 2, generator=g), torch.rand(7, 5, generator=g) < 0.6
+    valid[0] = False
+    time = (torch.rand(7, 5, generator=g) * 90).cumsum(1)
+    with torch.no_grad():
+        found, _ = network(x, valid, time)
+        seen = light_attention_by_hand(network, x, valid, time)
+        assert torch.allclose(found, network.norm(network.mix(seen)), atol=1e-5, rtol=0)
+
+
+def test_a_convlstm_is_its_sums():
+    network = made("convlstm", {"hidden": 3}, dates=4)
+    cube, valid, time = scene(network)
+    with torch.no_grad():
+        assert torch.allclose(network(cube, valid, time), convlstm_by_hand(network, cube, valid, time), atol=1e-5)
+
+
+def test_a_convlstm_keeps_its_state_where_a_date_is_masked():
+    network = made("convlstm", {"hidden": 3}, dates=4)
+    cube, valid, time = scene(network, share=1.0)
+    valid[:, 2:] = False
+    with torch.no_grad():
+        assert torch.equal(network(cube, valid, time), network(cube[:, :2], valid[:, :2], time[:, :2]))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("transformer", {"width": 10, "heads": 4}, "width must be a multiple of heads, got a width of 10 and 4 heads"),
+        ("ltae", {"width": 10, "heads": 4}, "width must be a multiple of heads, got a width of 10 and 4 heads"),
+        ("utae", {"width": 10, "heads": 4}, "width must be a multiple of heads, got 10 channels and 4 heads"),
+        ("utae", {"attention": 10, "heads": 4}, "attention must be a multiple of heads, got 10 channels and 4 heads"),
+    ],
+)
+def test_channels_that_the_heads_cannot_share_are_refused(name, settings, words):
+    with pytest.raises(ModelError, match=words):
+        build(name, settings, bands=1, dates=2, classes=2)
+
+
+@pytest.mark.parametrize(("name", "settings"), TEMPORAL)
+def test_a_prepared_network_gives_the_same_scores(name, settings):
+    network = made(name, settings, dates=3)
+    tile = scene(network)
+    with torch.no_grad():
+        expected = network(*tile)
+    ready = prepare(network)
+    assert torch.allclose(scores(ready, *tile), expected, atol=1e-5, rtol=0)
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in ready.modules())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_bundle_read_back_is_the_same(tmp_path, name):
+    network = made(name, {}, dates=2)
+    days = ["2021-01-01", "2021-05-01"]
+    first = bundle(network=network, dates=days, time=[0.0, 120.0])
+    first.save(tmp_path)
+    second = Bundle.load(tmp_path)
+    tile = scene(network)
+    assert torch.equal(scores(first.network, *tile), scores(second.network, *tile))
+    assert second.checksum == first.checksum
+
+
+@pytest.mark.parametrize(("name", "settings"), TEMPORAL)
+def test_saliency_does_not_depend_on_how_a_scene_is_cut(name, settings):
+    network = prepare(made(name, settings, dates=2))
+    tile = tuple(x[:1] for x in scene(network, side=5))
+    side = 5 * network.stride
+    whole = window_gradient(network, *tile, 0, 0, side, 2)
+    assert torch.allclose(tiled(network, *tile, 2 * network.stride, 2), whole, atol=1e-5, rtol=0)
+    assert (whole != 0).any()
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "tempcnn", "transformer", "ltae", "convlstm", "utae"])
+def test_finite_differences_agree(name):
+    settings = {"activation": "tanh"} if name in ("tempcnn", "utae") else {}
+    network = prepare(made(name, settings, dates=3)).double()
+    cube, valid, time = (x[:1] for x in scene(network))
+    cube, time = cube.double(), time.double()
+    everywhere = torch.ones(cube.shape[0], *cube.shape[3:], dtype=torch.bool)
+    found, before = gradient(network, cube, valid, time, everywhere)
+    winner = before.argmax(1, keepdim=True)
+    for t, _, y, x in torch.nonzero(valid[0, :, None])[::17]:
+        sums = []
+        for step in (1e-5, -1e-5):
+            moved = cube.clone()
+            moved[0, t, 1, y, x] += step
+            with torch.no_grad():
+                sums.append(network(moved, valid, time).gather(1, winner).sum())
+        assert float((sums[0] - sums[1]) / 2e-5) == pytest.approx(float(found[0, t, 1, y, x]), abs=1e-5)

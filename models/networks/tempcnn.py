@@ -38,7 +38,7 @@ class TempCNN(PixelNetwork):
     name = "tempcnn"
     Settings = TempCNNSettings
     settings: TempCNNSettings
-    slab = 1024
+    slab = 512
 
     def __init__(self, settings: TempCNNSettings, *, bands: int, dates: int, classes: int) -> None:
         super().__init__(settings, bands=bands, dates=dates, classes=classes)

@@ -60,11 +60,16 @@ class UNet(Network):
     def __init__(self, settings: UNetSettings, *, bands: int, dates: int, classes: int) -> None:
         super().__init__(settings, bands=bands, dates=dates, classes=classes)
         widths = [settings.width * 2**level for level in range(settings.depth + 1)]
-        inputs = [dates * bands + dates, *widths]
+        inputs = [self.inputs, *widths]
         self.encoders = nn.ModuleList(self._block(inputs[i], widths[i], i) for i in range(settings.depth + 1))
         self.lifts = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(settings.depth))
         self.decoders = nn.ModuleList(self._block(2 * widths[i], widths[i], i) for i in range(settings.depth))
         self.head = nn.Conv2d(widths[0], classes, 1)
+
+    @property
+    def inputs(self) -> int:
+        """Channels that go in: the bands of all dates, and whether each date is valid."""
+        return self.dates * self.bands + self.dates
 
     def _block(self, inputs: int, outputs: int, level: int) -> nn.Sequential:
         settings = self.settings
