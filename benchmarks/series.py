@@ -44,7 +44,7 @@ def make(folder: Path, dates: list[datetime.date]) -> tuple[list[str], str]:
     return files, together
 
 
-def best(work: Callable[[], object], rounds: int = 3) -> float:
+def best(work: Callable[[], object], rounds: int = 2) -> float:
     """Return the shortest of a few times, in seconds."""
     times = []
     for _ in range(rounds):
@@ -98,29 +98,27 @@ def measure(name: str, entry: dict[str, object], paths: list[str]) -> None:
         return original(path, drivers)
 
     handles._open = counted
-    plan = best(lambda: open_cube(settings, None, None), 2)
+    plan = best(lambda: open_cube(settings, None, None))
     planned, opens["n"] = opens["n"] / 2, 0
     cube, _ = open_cube(settings, None, None)
     steps, _ = open_cube(settings, None, None, temporal=temporal)
     opens["n"] = 0
     ours = best(lambda: [cube.read(window) for window in WINDOWS])
-    per_round = opens["n"] / 3
-    stepped = best(lambda: [steps.read(window) for window in WINDOWS], 2)
+    passed = opens["n"] / 2
+    stepped = best(lambda: [steps.read(window) for window in WINDOWS])
     handles._open = original
     once, each = best(lambda: bare(paths)), best(lambda: bare_blocks(paths))
     opening = best(lambda: [rasterio.open(path).close() for path in paths])
     values = len(cube.dates) * SIDE * SIDE
     print(name)
     print(
-        f"  plan            {plan:7.2f} s   {plan / opening:6.1f} x opening each file once   {planned / len(paths):.1f} opens a file"
+        f"  plan: {plan:.2f} s, {plan / opening:.1f} x opening each file once; {planned / len(paths):.1f} opens a file"
     )
+    print(f"  four blocks: {ours:.2f} s, {values / ours / 1e6:.0f} M values/s; {passed / len(paths):.1f} opens a file")
     print(
-        f"  blocks read     {ours:7.2f} s   {values / ours / 1e6:6.0f} M values/s   {per_round / len(paths):.1f} opens a file and pass"
+        f"  against rasterio: {ours / each:.2f} x opening files for each block, {ours / once:.2f} x opening each once"
     )
-    print(
-        f"  against rasterio {ours / each:6.2f} x opening files for each block, {ours / once:.2f} x opening each once"
-    )
-    print(f"  with 16-day steps, linear: {stepped / ours:.2f} x the read without", flush=True)
+    print(f"  as steps of 16 days, linear: {stepped / ours:.2f} x the same without", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ from dataclasses import replace
 import dask
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import naive_steps
 from pydantic import ValidationError
-from rasters import noise, write
+from rasters import NORTH_UP, noise, write
 
 from pipeline.errors import ImageryError
 from pipeline.grid import Window, whole
+from pipeline.imagery import handles
 from pipeline.imagery.dates import Period
 from pipeline.imagery.open import open_cube
 from pipeline.imagery.steps import stepped
@@ -280,6 +282,30 @@ def test_a_mask_whose_bands_are_the_dates(tmp_path, band):
     np.testing.assert_array_equal(alike.read(whole(cube.geobox)).valid, np.broadcast_to(cloud[0] != 1, stored.shape))
 
 
+def test_a_mask_of_dates_on_another_grid_takes_the_nearest(tmp_path):
+    days = [0, 1, 2]
+    stored, cloud = noise(3, 12, 12), noise(3, 6, 6, "uint8", most=3)
+    path = dated_bands(tmp_path / "ndvi.tif", stored, days)
+    mask = dated_bands(tmp_path / "cloud.tif", cloud, days, transform=NORTH_UP @ Affine.scale(2))
+    entry = {"path": path, "band": "ndvi", "dates": "bands", "mask": {"path": mask, "bits": [1]}}
+    cube, _ = opened(entry)
+    expected = np.kron(cloud & 2, np.ones((1, 2, 2))) == 0
+    np.testing.assert_array_equal(cube.read(whole(cube.geobox)).valid, expected)
+    np.testing.assert_array_equal(
+        cube.select(["ndvi"]).read(Window(y=3, x=2, height=5, width=7)).valid, expected[:, 3:8, 2:9]
+    )
+
+
+def test_a_year_of_a_masked_series_reads_its_own_masks(tmp_path):
+    days = list(range(0, 90, 10))
+    stored, cloud = noise(9, 8, 8), noise(9, 8, 8, "uint8", seed=2, most=3)
+    path, mask = dated_bands(tmp_path / "ndvi.tif", stored, days), dated_bands(tmp_path / "cloud.tif", cloud, days)
+    cube, _ = opened({"path": path, "band": "ndvi", "dates": "bands", "mask": {"path": mask, "exclude": [2]}})
+    part = cube.during(Period(day(25), day(65)))
+    assert [p.source.indexes for p in part._plan] == [p.source.mask.bands for p in part._plan] == [(4, 5, 6, 7)]
+    np.testing.assert_array_equal(part.read(whole(cube.geobox)).valid, cloud[3:7] != 2)
+
+
 def test_masks_that_do_not_fit_the_dates(tmp_path):
     path = dated_bands(tmp_path / "ndvi.tif", noise(3, 9, 9), [0, 1, 2])
     entry = {"path": path, "band": "ndvi", "dates": "bands"}
@@ -367,6 +393,15 @@ def test_scale_offset_and_nodata_by_date(tmp_path):
     )
 
 
+def test_dates_of_settings_survive_a_job_file():
+    import yaml
+
+    text = "{path: a.tif, offset: {2015-06-23: 0, 2022-01-25: -0.1}, nodata: 0}"
+    entry = ImagerySettings.model_validate(yaml.safe_load(text))
+    assert entry.offset == {datetime.date(2015, 6, 23): 0, datetime.date(2022, 1, 25): -0.1}
+    assert ImagerySettings.model_validate(yaml.safe_load(yaml.safe_dump(entry.model_dump(mode="json")))) == entry
+
+
 def test_scales_by_date_of_bands_that_are_dates(tmp_path):
     path = dated_bands(tmp_path / "a.tif", np.full((3, 4, 4), 8, "int16"), [0, 10, 20])
     cube, _ = opened({"path": path, "band": "a", "dates": "bands", "scale": {day(10): 0.5}, "offset": {day(20): 1}})
@@ -394,9 +429,6 @@ def test_files_of_one_date_and_grid_are_merged(tmp_path):
 
 @pytest.mark.parametrize("how", ["size", "place"])
 def test_files_of_one_date_on_different_grids_are_refused(tmp_path, how):
-    from affine import Affine
-    from rasters import NORTH_UP
-
     write(tmp_path / "a_20210101.tif", noise(1, 9, 9), nodata=0, names=("red",))
     place = NORTH_UP if how == "size" else NORTH_UP @ Affine.translation(4, 0)
     second = noise(1, 9, 12 if how == "size" else 9)
@@ -545,6 +577,47 @@ def test_indices_that_cannot_be(tmp_path):
 def test_the_catalogue_of_indices_is_loaded_where_it_is_used():
     code = "import sys, pipeline.imagery.open; sys.exit('spyndex' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_constants_want_reflectance(tmp_path):
+    path, _ = scene(tmp_path / "a.tif")
+    notes = opened(path, indices=["ndvi", "evi"])[1]
+    assert len(notes) == 1
+    assert notes[0].startswith("evi: the constants of the formula are for reflectance between 0 and 1")
+    assert opened({"path": str(path), "scale": 0.0001}, indices=["ndvi", "evi"])[1] == []
+
+
+# ---- many files
+
+
+def test_files_are_opened_once(tmp_path, monkeypatch):
+    """Twice in all: once to learn what they hold, and once by each thread that reads them, while they are few."""
+    write_days(tmp_path, range(20), tiled=True, blockxsize=16, blockysize=16)
+    opens = []
+    original = handles._open
+    monkeypatch.setattr(handles, "_open", lambda path, drivers: opens.append(path) or original(path, drivers))
+    cube, _ = opened({"path": str(tmp_path / "*.tif"), "date": "%Y%m%d"}, temporal={"every": 4, "fill": "linear"})
+    assert len(opens) <= 20 + 1
+    opens.clear()
+    for x in (0, 8):
+        cube.read(Window(y=0, x=x, height=8, width=8))
+    assert len(opens) == 20
+    opens.clear()
+    part = cube.during(Period(day(8), day(11)))
+    part.read(Window(y=0, x=0, height=8, width=8))
+    assert not opens
+    assert {s.source.path for s in part._plan} == {s.path for s in cube.sources if day(4) <= s.date <= day(12)}
+
+
+def test_masks_beside_a_file_are_found_without_listing_the_folder(tmp_path):
+    import rasterio
+
+    path = write(tmp_path / "a.tif", noise(1, 8, 8))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as raster:
+        raster.write_mask(np.eye(8, dtype="uint8") * 255)
+    assert (tmp_path / "a.tif.msk").exists()
+    cube, _ = opened(path)
+    np.testing.assert_array_equal(cube.read(whole(cube.geobox)).valid[0], np.eye(8, dtype=bool))
 
 
 # ---- real imagery

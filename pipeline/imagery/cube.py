@@ -132,7 +132,7 @@ class Cube:
             return result + (0 if len(self._planes) == bands else read)
         composites = (steps + 2) * bands if "none" not in (self.series.composite, self.series.fill) else 0
         # Gaps are found by two numbers of 16 bits per image.
-        return result + read + max(composites, 0) + len(self.observed)
+        return result + read + composites + len(self.observed)
 
     @cached_property
     def _made(self) -> tuple[Index, ...]:

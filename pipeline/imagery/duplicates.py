@@ -11,7 +11,7 @@ from pipeline.imagery.facts import Facts, Known
 from pipeline.imagery.sources import Source
 
 
-def in_order(sources: Sequence[Source], dated: bool, known: Known) -> list[Source]:
+def in_order(sources: Sequence[Source], known: Known) -> list[Source]:
     """Return the sources of an entry with those of the same band and date in the order of their files' names.
 
     Of these, the first with a value counts at each pixel; so the result does not hang on the order in which a folder lists
@@ -21,8 +21,6 @@ def in_order(sources: Sequence[Source], dated: bool, known: Known) -> list[Sourc
     ----------
     sources : sequence of Source
         All sources of one entry.
-    dated : bool
-        The entry says how dates stand in names.
     known : Known
         Facts of the files.
 
@@ -40,7 +38,7 @@ def in_order(sources: Sequence[Source], dated: bool, known: Known) -> list[Sourc
                 continue
             twice.add((source.date, band))
             if other.path != source.path:
-                _check(other, source, band, dated, known)
+                _check(other, source, band, known)
     places = [i for i, s in enumerate(sources) if any((s.date, b) in twice for b in s.bands)]
     ordered = sorted((sources[i] for i in places), key=lambda s: (Path(s.path).name, s.path, s.indexes))
     result = list(sources)
@@ -49,16 +47,13 @@ def in_order(sources: Sequence[Source], dated: bool, known: Known) -> list[Sourc
     return result
 
 
-def _check(other: Source, source: Source, band: str, dated: bool, known: Known) -> None:
+def _check(other: Source, source: Source, band: str, known: Known) -> None:
     names = f"{Path(other.path).name} and {Path(source.path).name} hold the same band '{band}'"
     if source.date is None:
-        mend = (
-            "keep one"
-            if dated
-            else 'say how a date stands in their names, such as `date: "%Y%m%d"`, or name the bands of each in an entry of '
-            "its own"
+        raise ImageryError(
+            f'{names} and have no date; say how a date stands in their names, such as `date: "%Y%m%d"`, or name the bands of '
+            "each in an entry of its own"
         )
-        raise ImageryError(f"{names} and have no date; {mend}")
     a, b = known[other.path], known[source.path]
     if (a.shape, a.crs) != (b.shape, b.crs) or not a.transform.almost_equals(b.transform, 1e-6 * abs(a.transform.a)):
         raise ImageryError(

@@ -53,7 +53,7 @@ def entry_sources(entry: ImagerySettings, keep: Sequence[str], notes: list[str],
     else:
         sources = _files(entry, files, keep, notes, known)
     _nodata_notes(entry, sources, notes, known)
-    return in_order(sources, entry.date is not None, known)
+    return in_order(sources, known)
 
 
 def _files(
@@ -123,7 +123,7 @@ def _without(
     entry: ImagerySettings, files: list[str], layout: tuple[str, ...], keep: Sequence[str], notes: list[str]
 ) -> set[int]:
     """Return the bands, from 1, that are not used as values, and say why."""
-    reasons = set_aside(files, keep)
+    reasons = set_aside(files, keep) if len(layout) > 1 else {}
     own_mask = None
     if entry.mask is not None and entry.mask.path is None:
         own_mask = entry.mask.band if isinstance(entry.mask.band, int) else 1

@@ -17,7 +17,7 @@ from pipeline.imagery.entries import entry_sources
 from pipeline.imagery.facts import Known
 from pipeline.imagery.grids import output_grid, placed_crs
 from pipeline.imagery.handles import check_pieces
-from pipeline.imagery.indices import find_indices
+from pipeline.imagery.indices import Index, find_indices
 from pipeline.imagery.paths import some
 from pipeline.imagery.series import Series
 from pipeline.imagery.sources import Source
@@ -78,6 +78,7 @@ def open_cube(
         raise ImageryError(f"some imagery has dates and some has none: {some(undated)}; give every entry a `date`")
     _check_complete(sources, bands, dates, notes)
     made = find_indices(indices, bands, roles)
+    notes += _unscaled(made, sources, known)
     cube = Cube(
         geobox, bands + tuple(i.name for i in made), dates, tuple(sources), area_on(area, geobox) if area else None,
         indices=made,
@@ -127,3 +128,20 @@ def _check_complete(
 
 def _shown(places: Sequence[tuple[Any, str]]) -> str:
     return some([b if d is None else f"{b} on {d}" for d, b in places])
+
+
+def _unscaled(indices: Sequence[Index], sources: Sequence[Source], known: Known) -> list[str]:
+    """Say which indices hold constants that suit reflectance, and are computed from whole numbers as they are stored."""
+    whole_numbers = {
+        band
+        for s in sources
+        for band, i, scale in zip(s.bands, s.indexes, s.scales, strict=True)
+        if scale == 1 and "int" in known[s.path].dtypes[i - 1]
+    }
+    names = [i.name for i in indices if i.constants and whole_numbers.intersection(i.bands)]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: the constants of the formula are for reflectance between 0 and 1, and the bands are whole numbers "
+        "as they are stored; give `scale`, such as 0.0001"
+    ]

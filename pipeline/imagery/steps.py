@@ -78,19 +78,23 @@ def _filled(
     if count == 0:
         out[:] = 0
         return good
-    when = np.asarray(days, np.int64)
+    when = np.asarray(days, np.int32)
     # The last valid observation up to each one, and the first from each one on: their numbers, -1 and count for none.
     small = np.int16 if count < np.iinfo(np.int16).max else np.int32
     numbers = np.arange(count, dtype=small)[:, None, None]
-    before = np.where(valid, numbers, small(-1))
-    np.maximum.accumulate(before, axis=0, out=before)
-    after = np.where(valid, numbers, small(count))
-    np.minimum.accumulate(after[::-1], axis=0, out=after[::-1])
+    before, after = np.where(valid, numbers, small(-1)), np.where(valid, numbers, small(count))
+    # Plane by plane: accumulate() along the first axis walks through memory pixel by pixel, at a tenth of the speed.
+    for t in range(1, count):
+        np.maximum(before[t], before[t - 1], out=before[t])
+        np.minimum(after[-t - 1], after[-t], out=after[-t - 1])
     nothing = np.full(valid.shape[1:], -1, small)
     for s, day in enumerate(at):
         last, first = int(np.searchsorted(when, day, "right")) - 1, int(np.searchsorted(when, day, "left"))
         a = before[last] if last >= 0 else nothing
         b = after[first] if first < count else nothing + small(count + 1)
+        if (a == a.flat[0]).all() and (b == b.flat[0]).all():
+            # One number for all pixels, as where nothing is masked: the same arithmetic, once.
+            a, b = a[:1, :1], b[:1, :1]
         has_a, has_b = a >= 0, b < count
         # Where one of both is missing the other stands for it; where both are, any number will do.
         a, b = np.where(has_a, a, np.minimum(b, count - 1)), np.where(has_b, b, np.maximum(a, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from odc.geo.geobox import GeoBox
@@ -126,9 +127,14 @@ def stated_crs(dataset: Any, crs: str | None) -> CRS | None:
     return dataset.crs or (CRS.from_user_input(crs) if crs else None)
 
 
+@lru_cache(maxsize=16)
+def _as_rasterio(text: str) -> CRS:
+    return CRS.from_wkt(text)
+
+
 def offset_on(dataset: Any, geobox: GeoBox, crs: str | None) -> tuple[int, int] | None:
     """Return row and column of the grid's first pixel in a dataset whose grid agrees, else None."""
-    if scattered(dataset) or stated_crs(dataset, crs) != CRS.from_wkt(wkt(geobox)):
+    if scattered(dataset) or stated_crs(dataset, crs) != _as_rasterio(wkt(geobox)):
         return None
     a, b = dataset.transform, geobox.affine
     if (a.b, a.d, b.b, b.d) != (0, 0, 0, 0):
