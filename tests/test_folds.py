@@ -101,9 +101,11 @@ def test_each_fold_is_tested_once_by_a_network_that_has_seen_its_classes(
     assert folds.of_feature is not None
     assert len(folds.rounds) == folds.k == k
     classes = len(per_class)
+    parts = len(folds.names) // k
     for i, round_ in enumerate(folds.rounds):
-        assert (round_.roles[i] == TEST).all()
-        assert (np.delete(round_.roles, i, 0) != TEST).all()
+        own = range(i * parts, (i + 1) * parts)
+        assert (round_.roles[own] == TEST).all()
+        assert (np.delete(round_.roles, own, 0) != TEST).all()
         role = round_.roles[folds.of_feature, labels.feature_class]
         assert (role != NONE).all()
         assert set(labels.feature_class[role == TRAIN]) == set(range(classes))
@@ -111,12 +113,28 @@ def test_each_fold_is_tested_once_by_a_network_that_has_seen_its_classes(
         assert len(set(folds.of_feature[role == VAL])) == 1
 
 
-def test_the_next_fold_stops_the_training(tmp_path: Path) -> None:
+def test_a_part_of_the_next_fold_stops_the_training(tmp_path: Path) -> None:
     folds = divided(scattered(tmp_path / "a.gpkg", [15, 15]), k=5)
+    assert folds.names[:3] == ("fold 1a", "fold 1b", "fold 2a")
     for i, round_ in enumerate(folds.rounds):
-        roles = [TRAIN] * 5
-        roles[i], roles[(i + 1) % 5] = TEST, VAL
+        roles = [TRAIN] * 10
+        roles[2 * i] = roles[2 * i + 1] = TEST
+        roles[(2 * i + 2) % 10] = VAL
         assert round_.roles.tolist() == [[r, r] for r in roles]
+
+
+def test_of_many_folds_a_whole_one_stops_the_training(tmp_path: Path) -> None:
+    folds = divided(scattered(tmp_path / "a.gpkg", [15, 15]), k=10)
+    assert folds.names[:2] == ("fold 1", "fold 2")
+    assert folds.rounds[0].roles[:3, 0].tolist() == [TEST, VAL, TRAIN]
+
+
+def test_a_class_of_one_feature_is_cross_validated_when_asked_and_it_is_said(tmp_path: Path) -> None:
+    labels = scattered(tmp_path / "a.gpkg", [12, 1])
+    folds = divided(labels, k=5, method="features")
+    assert "class 'class 1' lies in one fold alone" in folds.notes[-1]
+    with pytest.raises(LabelError, match=r"labels in 1 of the features.*with folds.k: 5 it goes on"):
+        divided(labels, method="features")
 
 
 def test_a_class_of_two_features_never_loses_the_last_to_validation(tmp_path: Path) -> None:
@@ -124,9 +142,9 @@ def test_a_class_of_two_features_never_loses_the_last_to_validation(tmp_path: Pa
     folds = divided(labels, k=5)
     assert folds.of_feature is not None
     first, second = folds.of_feature[labels.feature_class == 1]
-    assert first != second
+    assert first // 2 != second // 2
     for tested, other in ((first, second), (second, first)):
-        assert folds.rounds[tested].roles[other, 1] == TRAIN
+        assert folds.rounds[tested // 2].roles[other, 1] == TRAIN
 
 
 def test_all_labels_train_in_the_round_of_everything() -> None:

@@ -24,6 +24,8 @@ FEW = 5
 
 # A fold for the test and one to stop by are taken from few labels: of ten folds eight still train.
 _K = 10
+# The share of labels that stop the training: of fewer folds than ten a part of one will do.
+_VAL_PARTS = 10
 # Most folds; a field with more values says something else.
 _MOST = 16
 _ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
@@ -94,19 +96,28 @@ def divide(units: Units, settings: FoldSettings, notes: list[str]) -> Division:
         If they cannot be divided as asked; says what to change.
     """
     k = _k(units, settings, notes)
-    shares = np.full(k, 1 / k) if k else np.array(settings.fractions) / sum(settings.fractions)
-    return _made(units, assign(units.weights, shares, settings.seed), k, notes)
+    if not k:
+        shares = np.array(settings.fractions) / sum(settings.fractions)
+        return _made(units, assign(units.weights, shares, settings.seed), 0, 1, notes, SPLIT)
+    # Where folds are few and large, each is made of parts, of which one is enough to stop by: more is left to train.
+    parts = max(1, min(round(_VAL_PARTS / k), len(units.weights) // k))
+    fold = assign(units.weights, np.full(k, 1 / k), settings.seed) * np.int8(parts)
+    for i in range(k) if parts > 1 else ():
+        of = np.flatnonzero(fold == i * parts)
+        fold[of] += assign(units.weights[of], np.full(parts, 1 / parts), settings.seed + i)
+    letters = [""] if parts == 1 else [chr(ord("a") + i) for i in range(parts)]
+    names = tuple(f"fold {i + 1}{letter}" for i in range(k) for letter in letters)
+    return _made(units, fold, k, parts, notes, names)
 
 
-def _made(units: Units, fold: Array, k: int, notes: list[str], names: tuple[str, ...] = ()) -> Division:
-    names = names or (tuple(f"fold {i + 1}" for i in range(k)) if k else SPLIT)
+def _made(units: Units, fold: Array, k: int, parts: int, notes: list[str], names: tuple[str, ...]) -> Division:
     for f, purpose in ((1, "stop by"), (2, "be measured by")) if not k else ():
         lacking = [name for name, w in zip(units.names, units.weights[fold == f].T, strict=True) if not w.any()]
         if lacking:
             notes.append(
                 f"folds: no labels to {purpose} for {', '.join(map(repr, lacking))}; folds.k would give them some"
             )
-    return Division(fold, names, _rounds(units, fold, k))
+    return Division(fold, names, _rounds(units, fold, k, parts, notes))
 
 
 def _k(units: Units, settings: FoldSettings, notes: list[str]) -> int:
@@ -114,12 +125,12 @@ def _k(units: Units, settings: FoldSettings, notes: list[str]) -> int:
     count = (units.weights > 0).sum(0)
     rarest = int(count.argmin())
     name, fewest = units.names[rarest], int(count.min())
-    if fewest < 2:
+    if fewest < 2 and not settings.k:
         advice = (
             "add labels of it elsewhere, or make folds.size smaller"
             if units.what == "blocks of land"
             else f"add {units.what} of it, or use folds.method: blocks"
-        )
+        ) + "; with folds.k: 5 it goes on, and counts its labels as mistakes"
         raise LabelError(
             f"class {name!r} has labels in {fewest} of the {units.what}: what trains could not be tested; {advice}"
         )
@@ -143,24 +154,32 @@ def _k(units: Units, settings: FoldSettings, notes: list[str]) -> int:
     return 0
 
 
-def _rounds(units: Units, fold: Array, k: int) -> tuple[Round, ...]:
+def _rounds(units: Units, fold: Array, k: int, parts: int, notes: list[str]) -> tuple[Round, ...]:
     classes = units.weights.shape[1]
-    have = np.stack([(units.weights[fold == f] > 0).any(0) for f in range(k or len(SPLIT))])
+    have = np.stack([(units.weights[fold == f] > 0).any(0) for f in range(k * parts or len(SPLIT))])
     if not k:
         _check_split(have, units.names)
         return (Round(np.repeat(np.array([[TRAIN], [VAL], [TEST]], np.int8), classes, axis=1)),)
-    return tuple(_round(i, have) for i in range(k))
+    rounds = tuple(_round(i, parts, have) for i in range(k))
+    for i, name in enumerate(units.names):
+        if any(not (r.roles[have[:, i], i] == TRAIN).any() for r in rounds):
+            notes.append(
+                f"folds: class {name!r} lies in one fold alone: the round that tests it has learned nothing of it, and all of "
+                "its labels count as mistakes"
+            )
+    return rounds
 
 
-def _round(test: int, have: Array) -> Round:
-    """Return the round that tests a fold and stops by the next one, from the classes each fold has (F, K)."""
-    k, classes = have.shape
-    for step in range(1, k):
-        val = (test + step) % k
+def _round(number: int, parts: int, have: Array) -> Round:
+    """Return the round that tests a fold and stops by a part of another, from the classes each part has (F, K)."""
+    f, classes = have.shape
+    test = [number * parts + i for i in range(parts)]
+    for step in range(1, f - parts + 1):
+        val = (test[-1] + step) % f
         # A class never loses its last training labels to validation: it would be tested without having been seen.
-        spared = np.delete(have, [test, val], axis=0).any(0)
+        spared = np.delete(have, [*test, val], axis=0).any(0)
         if (have[val] & spared).any():
-            roles = np.full((k, classes), TRAIN, np.int8)
+            roles = np.full((f, classes), TRAIN, np.int8)
             roles[test] = TEST
             roles[val, spared] = VAL
             return Round(roles)
@@ -212,7 +231,7 @@ def divide_by_field(units: Units, values: Sequence[str], name: str, notes: list[
             raise LabelError(
                 f"folds.field: no label has '{missing[0]}' in '{name}'; train, val and test are all needed"
             )
-        return _made(units, np.array([SPLIT.index(v) for v in values], dtype=np.int8), 0, notes)
+        return _made(units, np.array([SPLIT.index(v) for v in values], dtype=np.int8), 0, 1, notes, SPLIT)
     if not 3 <= len(found) <= _MOST:
         shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
         raise LabelError(
@@ -226,4 +245,4 @@ def divide_by_field(units: Units, values: Sequence[str], name: str, notes: list[
                 f"folds.field: all labels of class {label!r} are in one fold of '{name}': what trains could not be tested"
             )
     notes.append(f"folds: cross-validated over the {len(found)} values of '{name}'")
-    return _made(units, fold, len(found), notes, names=tuple(found))
+    return _made(units, fold, len(found), 1, notes, tuple(found))
