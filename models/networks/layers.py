@@ -53,6 +53,11 @@ def activation(name: Activation) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
+def all_valid(valid: Tensor) -> bool:
+    """Return whether no date is masked, so that a copy may be saved; on a tile without data (meta) nobody knows."""
+    return not valid.is_meta and bool(valid.all())
+
+
 def masked_softmax(logits: Tensor, valid: Tensor, dim: int) -> Tensor:
     """Return the softmax over the valid places alone; the others, and all where none is valid, weigh zero."""
     # The least number instead of minus infinity: where nothing is valid, that would be NaN, and so would the gradient.
@@ -106,6 +111,8 @@ class Pooling(nn.Module):
         """Return (N, F); ``valid`` is (N, T) bool."""
         flags = valid[..., None]  # (N, T, 1)
         if self.kind == "max":
+            if all_valid(valid):
+                return states.amax(1)
             # Where nothing is valid, the least number would go on as a state.
             best = states.masked_fill(~flags, torch.finfo(states.dtype).min).amax(1)
             return best.masked_fill(~valid.any(1, keepdim=True), 0.0)

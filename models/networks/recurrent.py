@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.network import NetworkSettings, PixelNetwork
-from models.networks.layers import Dropout, Pool, Pooling, per_tile, year_cycle
+from models.networks.layers import Dropout, Pool, Pooling, all_valid, per_tile, year_cycle
 
 
 class RecurrentSettings(NetworkSettings):
@@ -66,8 +66,7 @@ class _Recurrent(PixelNetwork):
     def pixels(self, series: Tensor, valid: Tensor, time: Tensor) -> Tensor:
         """Return scores (N, K) of pixels (N, T, C)."""
         x = torch.cat([series, per_tile(year_cycle, time)], dim=-1)  # (N, T, C + 2)
-        # On a tile without data (meta) nothing can be asked; there the general way is taken.
-        if valid.is_meta or not bool(valid.all()):
+        if not all_valid(valid):
             front = torch.argsort(~valid, dim=1, stable=True)  # (N, T): the valid dates, in order, then the others
             x = _pick(x, front)
             valid = valid.gather(1, front)
@@ -84,7 +83,7 @@ class _Recurrent(PixelNetwork):
     def _states(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return the states at all dates, of which the first ``valid`` ones (N, T) are to be read."""
         mirror = _mirror(valid) if self.backwards else None
-        with _differentiable(self):
+        with _differentiable(self, x):
             for i, ahead in enumerate(self.forwards):
                 states, _ = ahead(x)
                 if mirror is not None:
@@ -138,8 +137,9 @@ def _mirror(valid: Tensor) -> Tensor:
     return torch.where(valid, valid.sum(1, keepdim=True) - 1 - places, places)
 
 
-def _differentiable(network: nn.Module) -> contextlib.AbstractContextManager[None]:
-    # cuDNN gives no gradient of a recurrent layer in evaluation mode, which is what saliency asks for.
-    if torch.is_grad_enabled() and not network.training:
+def _differentiable(network: nn.Module, x: Tensor) -> contextlib.AbstractContextManager[None]:
+    # cuDNN gives no gradient of a recurrent layer in evaluation mode, which is what saliency asks for. The switch is the
+    # process's own, so it is left alone where it means nothing: blocks on a CPU run beside each other.
+    if x.is_cuda and torch.is_grad_enabled() and not network.training:
         return torch.backends.cudnn.flags(enabled=False)
     return contextlib.nullcontext()
