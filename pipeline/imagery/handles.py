@@ -147,16 +147,14 @@ def configure() -> None:
     warped view would be warped at one go, with a scale taken from the window: a pixel would then depend on the block
     through which it is read. Warped block by block on a lattice of its own, it does not.
 
-    What lies beside a file (masks, world files) is looked for by name: listing the folder whenever a file is opened makes a
-    series of a thousand files half as slow again.
+    Listing the folder whenever a file is opened costs a series of a thousand files a third of that time, and stays on:
+    GDAL finds headers and world files in the other case (``.HDR``, ``.TFW``) by nothing else, and says nothing without them.
     """
     global _configured
     with _lock:
         if _configured:
             return
         rasterio.env.set_gdal_config("GDAL_VRT_WARP_USE_DATASET_RASTERIO", "NO")
-        if "GDAL_DISABLE_READDIR_ON_OPEN" not in os.environ:
-            rasterio.env.set_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN", "TRUE")
         if "GDAL_CACHEMAX" not in os.environ:
             size = int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * memory_budget())))
             rasterio.env.set_gdal_config("GDAL_CACHEMAX", size)
