@@ -148,7 +148,7 @@ def configure() -> None:
     through which it is read. Warped block by block on a lattice of its own, it does not.
 
     Listing the folder whenever a file is opened costs a series of a thousand files a third of that time, and stays on:
-    GDAL finds headers and world files in the other case (``.HDR``, ``.TFW``) by nothing else, and says nothing without them.
+    it is how GDAL finds headers whose names are in the other case (``.HDR``).
     """
     global _configured
     with _lock:
