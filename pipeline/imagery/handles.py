@@ -48,14 +48,14 @@ class _Handles(threading.local):
         self.open: OrderedDict[Hashable, Any] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key in self.open:
-            self.open.move_to_end(key)
-            return self.open[key]
-        while len(self.open) >= _KEPT:
-            _, old = self.open.popitem(last=False)
-            old.close()
-        self.open[key] = make()
-        return self.open[key]
+        found = self.open.pop(key, None)
+        if found is None:
+            while len(self.open) >= _KEPT:
+                _, old = self.open.popitem(last=False)
+                old.close()
+            found = make()
+        self.open[key] = found
+        return found
 
 
 _handles = _Handles()
