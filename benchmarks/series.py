@@ -44,7 +44,7 @@ def make(folder: Path, dates: list[datetime.date]) -> tuple[list[str], str]:
     return files, together
 
 
-def best(work: Callable[[], object], rounds: int = 2) -> float:
+def best(work: Callable[[], object], rounds: int) -> float:
     """Return the shortest of a few times, in seconds."""
     times = []
     for _ in range(rounds):
@@ -83,10 +83,10 @@ def main() -> None:
                 "bands are dates": ({"path": together, "band": "ndvi", "dates": "bands"}, [together]),
             }
             for name, (entry, paths) in kinds.items():
-                measure(f"{count} dates, {name}", entry, paths)
+                measure(f"{count} dates, {name}", entry, paths, rounds=3 if count < 500 else 1)
 
 
-def measure(name: str, entry: dict[str, object], paths: list[str]) -> None:
+def measure(name: str, entry: dict[str, object], paths: list[str], rounds: int) -> None:
     """Print what one series costs."""
     settings = [ImagerySettings.model_validate(entry)]
     temporal = TemporalSettings(every=16, fill="linear")
@@ -98,17 +98,17 @@ def measure(name: str, entry: dict[str, object], paths: list[str]) -> None:
         return original(path, drivers)
 
     handles._open = counted
-    plan = best(lambda: open_cube(settings, None, None))
-    planned, opens["n"] = opens["n"] / 2, 0
+    plan = best(lambda: open_cube(settings, None, None), rounds)
+    planned, opens["n"] = opens["n"] / rounds, 0
     cube, _ = open_cube(settings, None, None)
     steps, _ = open_cube(settings, None, None, temporal=temporal)
     opens["n"] = 0
-    ours = best(lambda: [cube.read(window) for window in WINDOWS])
-    passed = opens["n"] / 2
-    stepped = best(lambda: [steps.read(window) for window in WINDOWS])
+    ours = best(lambda: [cube.read(window) for window in WINDOWS], rounds)
+    passed = opens["n"] / rounds
+    stepped = best(lambda: [steps.read(window) for window in WINDOWS], rounds)
     handles._open = original
-    once, each = best(lambda: bare(paths)), best(lambda: bare_blocks(paths))
-    opening = best(lambda: [rasterio.open(path).close() for path in paths])
+    once, each = best(lambda: bare(paths), rounds), best(lambda: bare_blocks(paths), rounds)
+    opening = best(lambda: [rasterio.open(path).close() for path in paths], rounds)
     values = len(cube.dates) * SIDE * SIDE
     print(name)
     print(

@@ -114,9 +114,10 @@ def find_indices(names: Sequence[str], bands: Sequence[str], roles: Mapping[str,
     for name in dict.fromkeys(n.lower() for n in names):
         if name not in known:
             raise ImageryError(f"indices: no index '{name}' is known{nearest(name, known)}")
-        if name in bands:
+        same = next((b for b in bands if b.lower() == name), None)
+        if same is not None:
             raise ImageryError(
-                f"indices: the imagery has a band '{name}' already; leave the index out, or name the band otherwise"
+                f"indices: the imagery has a band '{same}' already; leave the index out, or name the band otherwise"
             )
         # Two pairs of names differ in their case alone; as they stand in the list is what is meant then.
         key = next((n for n in names if n.lower() == name and n in spyndex.indices), known[name])

@@ -59,12 +59,14 @@ def view_of(path: str, geobox: GeoBox, resampling: str, nodata: float | None, cr
         dataset.close()
         return _OffGrid()
 
-    view = handle(path, ("plain", geobox, crs), plain)
+    # What stands for the grid in keys: a geobox would write its CRS out each time it is looked up.
+    grid = (int(geobox.shape.y), int(geobox.shape.x), geobox.affine, str(geobox.crs))
+    view = handle(path, ("plain", grid, crs), plain)
     if isinstance(view, View):
         return view
     warped: View = handle(
         path,
-        ("warped", geobox, resampling, repr(nodata), crs),
+        ("warped", grid, resampling, repr(nodata), crs),
         lambda dataset: _warped(dataset, path, geobox, resampling, nodata, crs),
     )
     return warped
