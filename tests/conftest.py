@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
+import pyproj
 import pytest
 import rasterio
 import yaml
@@ -57,6 +60,48 @@ def write_labels(path: Path, *, side: int = 96, crs: str = CRS, every: int = 1) 
     frame = gpd.GeoDataFrame(rows, crs=CRS).to_crs(crs)
     frame.to_file(path)
     return path
+
+
+def write_season(folder: Path, *, side: int = 48, years: tuple[int, ...] = (2020, 2021)) -> Path:
+    """Write a folder of dated images, ``season/S2_YYYYMMDD.tif``, and points with a period each, ``seasons.csv``.
+
+    Land lies in squares of 12 pixels. On each grows, from one year to the next another of three: an early crop, a late one, or
+    forest; only their course over the year tells them apart. A tenth of each image is cloud: its band ``clouds`` is 1 there.
+    """
+    rng = np.random.default_rng(0)
+    (folder / "season").mkdir(parents=True, exist_ok=True)
+    peaks = {"early": 120.0, "late": 240.0, "forest": None}
+    names = list(peaks)
+    rows = []
+    to = pyproj.Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    for k, year in enumerate(years):
+        cover = (cells(side) + k) % 3
+        grown = np.kron(cover, np.ones((12, 12), int))[:side, :side]
+        for day in range(5, 365, 30):
+            level = np.array(
+                [0.6 if p is None else 0.15 + 0.6 * np.exp(-(((day - p) / 45) ** 2)) for p in peaks.values()]
+            )
+            green = level[grown] + rng.normal(0, 0.03, grown.shape)
+            cloud = np.kron(rng.random((side // 12, side // 12)) < 0.1, np.ones((12, 12), bool))
+            values = np.stack([2000 * (1 - green), 4000 * green + 500, cloud])
+            values[:2, cloud] = 9000
+            date = datetime.date(year, 1, 1) + datetime.timedelta(day)
+            profile = {
+                "driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint16", "crs": CRS,
+                "transform": TRANSFORM, "nodata": 65535,
+            }  # fmt: skip
+            with rasterio.open(folder / "season" / f"S2_{date:%Y%m%d}.tif", "w", **profile) as raster:
+                raster.write(np.clip(values, 0, 9000).astype(np.uint16))
+                for i, name in enumerate(("red", "nir", "clouds"), 1):
+                    raster.set_band_description(i, name)
+        for r, c in np.ndindex(*cover.shape):
+            for _ in range(4):
+                column, row = c * 12 + rng.uniform(1, 11), r * 12 + rng.uniform(1, 11)
+                lon, lat = to.transform(TRANSFORM.c + 10 * column, TRANSFORM.f - 10 * row)
+                rows.append((lon, lat, f"{year}-01-01", f"{year}-12-31", names[cover[r, c]]))
+    table = pd.DataFrame(rows, columns=["lon", "lat", "from", "to", "class"])
+    table.to_csv(folder / "seasons.csv", index=False)
+    return folder
 
 
 def write_job(path: Path, **changes: Any) -> Path:

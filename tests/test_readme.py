@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_labels, write_scene
+from conftest import write_labels, write_scene, write_season
 from test_run import cli
 
 from workflows.job import load_job
@@ -88,10 +88,17 @@ def test_every_example_job_runs(example: Path, tmp_path: Path) -> None:
         mask[90:, 90:] = 9
         with rasterio.open(tmp_path / "mask.tif", "w", **(source.profile | {"count": 1, "nodata": None})) as target:
             target.write(mask, 1)
+    write_season(tmp_path)
     shutil.copy(example, tmp_path / "job.yaml")
-    assert yaml.safe_load(example.read_text())["model"]["name"]
+    job = yaml.safe_load(example.read_text())
+    assert job["model"]["name"]
+    if "series" in job["labels"]:
+        seasons = ROOT / "workflows" / "examples" / "seasons.yaml"
+        shutil.copy(seasons, tmp_path / "seasons.yaml")
+        assert cli("extract", tmp_path / "seasons.yaml", "-q", "-o", tmp_path / "series.parquet") == 0
     assert cli("run", tmp_path / "job.yaml", "-q", "--set", "training.epochs=2", "--set", "output=out") == 0
-    assert (tmp_path / "out" / "maps" / "classes.tif").is_file()
+    assert list((tmp_path / "out").glob("maps/**/classes.tif")) or "series" in job["labels"]
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
 
 
 def test_the_demo_runs_on_a_small_scene(tmp_path: Path) -> None:

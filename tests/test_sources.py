@@ -282,10 +282,10 @@ def test_each_thread_has_a_handle_of_its_own_and_few_of_them(tmp_path):
     for thread in threads:
         thread.join()
     assert [len(s) for s in seen] == [1, 1, 1]
-    for i in range(handles._KEPT + 5):
+    for i in range(handles.kept() + 5):
         other = write(tmp_path / f"{i}.tif", noise(1, 2, 2))
         source(other).read(grid(2, 2), Window(y=0, x=0, height=2, width=2))
-    assert len(handles._handles.open) <= handles._KEPT
+    assert len(handles._handles.open) <= handles.kept()
 
 
 def test_a_file_that_was_replaced_is_opened_anew(tmp_path):

@@ -229,7 +229,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise JobError(f"--set {text}: expected KEY=VALUE, such as --set training.epochs=5")
     *parents, last = key.strip().split(".")
     try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader, made stricter
+        # A pattern of dates, %Y%m%d, is text; only a YAML file could begin so, with a directive.
+        parsed = value if value.startswith("%") else yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise JobError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from error
     node: Any = raw

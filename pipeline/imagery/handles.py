@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import resource
 import threading
 import warnings
 from collections import OrderedDict
@@ -19,7 +21,7 @@ from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from pipeline.engine import memory_budget
+from pipeline.engine import cores, memory_budget
 from pipeline.errors import ImageryError, nearest
 
 # What rasterio raises when GDAL fails: most calls wrap GDAL's own errors, a few let them through.
@@ -33,12 +35,20 @@ DRIVERS = (
     "WEBP", "GIF", "BMP", "RMF", "ILWIS", "GSAG", "GSBG", "XYZ", "ZMap", "USGSDEM", "DTED", "BT", "MRF", "LERC",
 )  # fmt: skip
 
-# Handles that a thread keeps open; a series of a thousand files must not exhaust the process's own.
-_KEPT = 48
+# Handles that a thread keeps open: a series of some years of images, each read again for every block. A series of a
+# thousand files must not exhaust the files that the process may open, of which all threads together take half at most.
+_FEWEST, _MOST = 48, 256
 _CACHE_SHARE = 0.01
 # A thread decodes one piece at a time, and other threads do so beside it.
 _PIECE_SHARE = 0.1
 _CACHE_LEAST, _CACHE_MOST = 32 << 20, 128 << 20
+
+
+@functools.cache
+def kept() -> int:
+    """Return how many handles a thread keeps open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(_FEWEST, min(_MOST, soft // (2 * cores())))
 
 
 class _Handles(threading.local):
@@ -50,7 +60,7 @@ class _Handles(threading.local):
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         found = self.open.pop(key, None)
         if found is None:
-            while len(self.open) >= _KEPT:
+            while len(self.open) >= kept():
                 _, old = self.open.popitem(last=False)
                 old.close()
             found = make()
