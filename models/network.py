@@ -52,12 +52,15 @@ class Network(nn.Module, ABC):
 
     Attributes
     ----------
+    temporal : bool
+        Whether it is made for series of dates; others take several dates as so many bands.
     fixed_dates : bool
         Whether dates are fixed places: the network takes them by position and needs as many as it was made for. Where
         not, it goes by `time`, and dates that are valid nowhere may follow without any effect.
     """
 
     name: ClassVar[str]
+    temporal: ClassVar[bool] = False
     fixed_dates: ClassVar[bool] = True
     Settings: ClassVar[type[NetworkSettings]]
 

@@ -26,11 +26,18 @@ class LossSettings(_Settings):
     """What is made small."""
 
     name: Literal["cross_entropy"] = Field("cross_entropy", description="cross_entropy.")
-    class_weights: Literal["balanced", "none"] | list[Annotated[float, Field(ge=0)]] = Field(
-        "balanced",
+    class_weights: Literal["auto", "balanced", "none"] | list[Annotated[float, Field(ge=0)]] = Field(
+        "auto",
         description="balanced: classes count alike, whatever their number of labelled pixels; none: pixels count "
-        "alike; or a list of weights in the order of the legend.",
+        "alike; or a list of weights in the order of the legend. auto: none where labels are points or samples of a table, "
+        "each a witness of its own; balanced where they are polygons or a raster, whose pixels say how large they are.",
     )
+
+    def resolved(self, *, points: bool) -> LossSettings:
+        """Return the settings with ``auto`` decided by whether labels are points."""
+        if self.class_weights != "auto":
+            return self
+        return self.model_copy(update={"class_weights": "none" if points else "balanced"})
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label that is spread evenly over all classes; tames false labels."
     )

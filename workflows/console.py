@@ -76,10 +76,14 @@ class Console:
             self.note(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Print a table; columns after the first are set to the right."""
+        """Print a table; the first column and columns of words are set to the left, columns with figures to the right."""
         table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", style="" if i else "bold", overflow="fold")
+            # A column without a heading holds facts of all kinds.
+            words = not column or all(_cell(row[i])[:1].isalpha() for row in rows)
+            table.add_column(
+                column, justify="left" if i == 0 or words else "right", style="" if i else "bold", overflow="fold"
+            )
         for row in rows:
             table.add_row(*(Text(_cell(v)) for v in row))
         self._err.print(table)

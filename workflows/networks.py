@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from models.network import NETWORKS, build, flop_per_pixel
+from models.network import NETWORKS, PixelNetwork, build, flop_per_pixel, network_class, parameters
 from workflows.console import Console, quantity
 
-# The cost depends on the imagery; this is what a single Sentinel-2 scene of ten bands and eight classes gives.
-_BANDS, _DATES, _CLASSES = 10, 1, 8
+# The cost depends on the imagery. A single scene of Sentinel-2's ten bands, or a season of them for networks that are made
+# for series, and eight classes.
+_BANDS, _SEASON, _CLASSES = 10, 24, 8
 
 
 def show_networks(console: Console) -> None:
     """Print each network with its parameters, halo, stride and cost, at its default settings."""
     rows = []
     for name in NETWORKS:
-        network = build(name, {}, bands=_BANDS, dates=_DATES, classes=_CLASSES)
-        what = (type(network).__doc__ or "").strip().split("\n")[0]
-        parameters = sum(p.numel() for p in network.parameters())
-        rows.append((name, f"{parameters:,}", network.halo, network.stride, quantity(flop_per_pixel(network)), what))
+        kind = network_class(name)
+        dates = _SEASON if kind.temporal else 1
+        network = build(name, {}, bands=_BANDS, dates=dates, classes=_CLASSES)
+        what = (kind.__doc__ or "").strip().split("\n")[0]
+        looks = "pixel" if issubclass(kind, PixelNetwork) else "land"
+        cost = quantity(flop_per_pixel(network))
+        rows.append((name, looks, dates, f"{parameters(network):,}", network.halo, network.stride, cost, what))
     console.table(
-        f"networks at their defaults, for {_BANDS} bands, {_DATES} date, {_CLASSES} classes",
-        ("name", "parameters", "halo", "stride", "FLOP/px", "what"),
+        f"networks at their defaults, for {_BANDS} bands and {_CLASSES} classes: of a single scene, or of {_SEASON} dates",
+        ("name", "looks at", "dates", "parameters", "halo", "stride", "FLOP/px", "what"),
         rows,
     )

@@ -35,6 +35,7 @@ class ConvLSTM(Network):
     name = "convlstm"
     Settings = ConvLSTMSettings
     settings: ConvLSTMSettings
+    temporal = True
     fixed_dates = False
 
     def __init__(self, settings: ConvLSTMSettings, *, bands: int, dates: int, classes: int) -> None:

@@ -88,6 +88,7 @@ class LTAE(PixelNetwork):
     name = "ltae"
     Settings = LTAESettings
     settings: LTAESettings
+    temporal = True
     fixed_dates = False
     slab = 128
 

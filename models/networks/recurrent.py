@@ -44,6 +44,7 @@ class _Recurrent(PixelNetwork):
 
     Settings = RecurrentSettings
     settings: RecurrentSettings
+    temporal = True
     fixed_dates = False
     slab = 512  # what lies between the steps stays in a core's cache; with 8192 it takes a quarter longer
 

@@ -38,6 +38,7 @@ class TempCNN(PixelNetwork):
     name = "tempcnn"
     Settings = TempCNNSettings
     settings: TempCNNSettings
+    temporal = True
     slab = 512
 
     def __init__(self, settings: TempCNNSettings, *, bands: int, dates: int, classes: int) -> None:

@@ -44,6 +44,7 @@ class Transformer(PixelNetwork):
     name = "transformer"
     Settings = TransformerSettings
     settings: TransformerSettings
+    temporal = True
     fixed_dates = False
     slab = 256
 

@@ -53,6 +53,7 @@ class UTAE(UNet):
     name = "utae"
     Settings = UTAESettings
     settings: UTAESettings
+    temporal = True
     fixed_dates = False
 
     def __init__(self, settings: UTAESettings, *, bands: int, dates: int, classes: int) -> None:

@@ -183,9 +183,9 @@ def _method(labels: Labels, settings: FoldSettings, notes: list[str]) -> str:
         notes.append(f"folds: blocks of land, for class {alone!r} is one feature, which only blocks can divide")
         return "blocks"
     n = len(labels.frame)
-    points = bool((labels.frame.geometry.geom_type == "Point").mean() > 0.5)
-    if n > (_MANY_POINTS if points else _MANY_FEATURES):
-        notes.append(f"folds: blocks of land, for {n} {'points' if points else 'features'} are too many to lie apart")
+    if n > (_MANY_POINTS if labels.points else _MANY_FEATURES):
+        what = "points" if labels.points else "features"
+        notes.append(f"folds: blocks of land, for {n} {what} are too many to lie apart")
         return "blocks"
     notes.append(f"folds: whole features, stratified by class ({n} features)")
     return "features"

@@ -86,6 +86,11 @@ class Labels(ABC):
         """Number of features; 0 for a raster, whose labels are pixels."""
         return 0
 
+    @property
+    def points(self) -> bool:
+        """Whether most labels are points: each is a place of its own, where pixels of a polygon are much alike."""
+        return False
+
     def report(self) -> list[dict[str, Any]]:
         """Return a row per label value: what it matched."""
         return self.rows
@@ -128,6 +133,11 @@ class VectorLabels(Labels):
     def n_features(self) -> int:
         """Number of features."""
         return len(self._shapes)
+
+    @property
+    def points(self) -> bool:
+        """See `Labels.points`."""
+        return bool((self.frame.geometry.geom_type == "Point").mean() > 0.5)
 
     @property
     def feature_class(self) -> Array:
