@@ -19,9 +19,9 @@ class RecurrentSettings(NetworkSettings):
     hidden: int = Field(64, ge=1, le=1024, description="Size of the state, in each direction.")
     layers: int = Field(1, ge=1, le=8, description="Recurrent layers, one on the states of the other.")
     direction: Literal["forward", "both"] = Field(
-        "forward",
+        "both",
         description="forward: dates are read in their order. both: a second layer reads them backwards, so that each "
-        "state knows what came before and after; costs twice as much.",
+        "state knows what came before and after, as can be when the whole season is there; costs twice as much.",
     )
     pooling: Pool = Field(
         "max",
