@@ -36,6 +36,8 @@ bench: $(READY)  ## speed and memory, as ratios taken in one run
 	$(BIN)/python benchmarks/chips.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/series.py
+	$(BIN)/python benchmarks/networks.py
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import numpy as np
@@ -44,25 +45,49 @@ def make_raster(path: Path, side: int, seed: int = 0) -> Path:
     return path
 
 
-def make_bundle(folder: Path, name: str, settings: dict[str, object]) -> Bundle:
-    """Save and load a bundle with random weights: what a map costs does not depend on what was learned."""
-    network = build(name, settings, bands=len(BANDS), dates=1, classes=CLASSES)
+def make_series(path: Path, side: int, dates: int) -> Path:
+    """Write a side x side uint16 GeoTIFF whose bands are 16 days apart, their dates in their names."""
+    first = datetime.date(2020, 1, 1)
+    y, x = np.mgrid[:side, :side] / 64
+    profile = {
+        "driver": "GTiff", "width": side, "height": side, "count": dates, "dtype": "uint16", "tiled": True,
+        "blockxsize": 256, "blockysize": 256, "compress": "lzw", "interleave": "band", "crs": "EPSG:32633",
+        "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000), "nodata": 0,
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as raster:
+        for t in range(dates):
+            raster.write((2000 + 900 * np.sin(y + t / 4) * np.cos(x)).astype(np.uint16), t + 1)
+            raster.set_band_description(t + 1, (first + datetime.timedelta(16 * t)).isoformat())
+    return path
+
+
+def make_bundle(folder: Path, name: str, settings: dict[str, object], dates: int = 1) -> Bundle:
+    """Save and load a bundle with random weights: what a map costs does not depend on what was learned.
+
+    Of several dates the imagery has one band, of one it has four.
+    """
+    bands = BANDS if dates == 1 else ("ndvi",)
+    network = build(name, settings, bands=len(bands), dates=dates, classes=CLASSES)
     legend = [
         {"name": f"class {i}", "code": i, "color": f"#{i * 30:02x}{255 - i * 30:02x}40", "values": [str(i)]}
         for i in range(1, CLASSES + 1)
     ]
     bundle = Bundle(
-        network=network, bands=list(BANDS), dates=[None], time=[0.0], mean=[2000.0] * 4, std=[400.0] * 4, legend=legend,
+        network=network, bands=list(bands), dates=[None] * dates, time=[16.0 * t for t in range(dates)],
+        mean=[2000.0] * len(bands), std=[400.0] * len(bands), legend=legend,
         temperature=1.0, figures={}, training={}, imagery={}, created="2020-01-01T00:00:00+00:00",
     )  # fmt: skip
     bundle.save(folder)
     return Bundle.load(folder)
 
 
-def request(raster: Path, folder: Path, bundle: Bundle, layers: list[str], threads: int) -> MapRequest:
-    """Return the request of a map of a raster."""
-    cube, _ = open_cube([ImagerySettings(path=str(raster))], None, None)
+def request(
+    raster: Path, folder: Path, bundle: Bundle, layers: list[str], threads: int, memory: str = "auto"
+) -> MapRequest:
+    """Return the request of a map of a raster, or of a file whose bands are dates."""
+    series = {"band": "ndvi", "dates": "bands"} if len(bundle.time) > 1 else {}
+    cube, _ = open_cube([ImagerySettings.model_validate({"path": str(raster)} | series)], None, None)
     return MapRequest(
         bundle=bundle, folder=folder, cube=cube, predict=PredictSettings(layers=layers), saliency=SaliencySettings(),
-        compute=ComputeSettings(threads=threads), key_imagery={}, software={"landweave": "benchmark"},
+        compute=ComputeSettings(threads=threads, memory=memory), key_imagery={}, software={"landweave": "benchmark"},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Peak memory of `predict` on a small and a large raster: it must not grow with the raster."""
+"""Peak memory of `predict`: it must grow neither with the raster nor with the number of dates; blocks grow smaller."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import make_bundle, make_raster, request
+from common import make_bundle, make_raster, make_series, request
 
 from workflows.console import Console
 from workflows.output import Output
 from workflows.predict import make_map
+
+# Of what a small machine has: blocks follow from it.
+BUDGET = "1GiB"
 
 
 def child(folder: Path, raster: Path) -> None:
     """Map one raster in this process and print its peak memory in MiB."""
     from models.bundle import Bundle
 
-    bundle = Bundle.load(folder / "model")
-    job = request(raster, folder / "model", bundle, ["classes", "confidence"], 2)
+    model = folder / f"model-{raster.stem}"
+    bundle = Bundle.load(model)
+    job = request(raster, model, bundle, ["classes", "confidence"], 2, memory=BUDGET)
     make_map(job, Output(folder / raster.stem), Console(quiet=True), overwrite=False)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(job.blocks().size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def peak(folder: Path, raster: Path) -> float:
+    """Map a raster in a process of its own, say what it took, and return its peak memory in MiB."""
+    command = [sys.executable, __file__, "--child", str(folder), str(raster)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    side, found = done.stdout.split()
+    raster.unlink()
+    print(f"{raster.stem:>20}: blocks of {side} px, peak {float(found):.0f} MiB")
+    return float(found)
 
 
 def main() -> None:
@@ -31,6 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", type=int, default=4096)
     parser.add_argument("--large", type=int, default=16384)
+    parser.add_argument("--season", type=int, default=2048, help="side of the raster with dates")
+    parser.add_argument("--few", type=int, default=24, help="dates")
+    parser.add_argument("--many", type=int, default=96, help="dates")
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -38,17 +55,20 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        # A narrow network: memory per block is what it is, and the large raster takes minutes, not an hour.
-        make_bundle(folder / "model", "unet", {"width": 8, "depth": 2})
+        print(f"budget {BUDGET}")
         peaks = []
         for side in (options.small, options.large):
-            raster = make_raster(folder / f"scene{side}.tif", side)
-            command = [sys.executable, __file__, "--child", str(folder), str(raster)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            peaks.append(float(done.stdout))
-            raster.unlink()
-            print(f"{side:>6} x {side} x 4: peak {peaks[-1]:.0f} MiB")
-        print(f"ratio {peaks[1] / peaks[0]:.3f}")
+            raster = make_raster(folder / f"{side}x{side}.tif", side)
+            # A narrow network: memory per block is what it is, and the large raster takes minutes, not an hour.
+            make_bundle(folder / f"model-{raster.stem}", "unet", {"width": 8, "depth": 2})
+            peaks.append(peak(folder, raster))
+        print(f"ratio, large to small: {peaks[1] / peaks[0]:.3f}")
+        peaks = []
+        for dates in (options.few, options.many):
+            raster = make_series(folder / f"{dates}-dates.tif", options.season, dates)
+            make_bundle(folder / f"model-{raster.stem}", "rnn", {"hidden": 4, "direction": "forward"}, dates=dates)
+            peaks.append(peak(folder, raster))
+        print(f"ratio, many dates to few: {peaks[1] / peaks[0]:.3f}")
 
 
 if __name__ == "__main__":

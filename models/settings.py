@@ -38,6 +38,7 @@ class LossSettings(_Settings):
         if self.class_weights != "auto":
             return self
         return self.model_copy(update={"class_weights": "none" if points else "balanced"})
+
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label that is spread evenly over all classes; tames false labels."
     )

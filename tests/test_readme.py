@@ -43,21 +43,26 @@ def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     write_scene(Path("scene.tif"))
     write_scene(Path("later.tif"), seed=1)
     write_labels(Path("fields.gpkg"), every=2)
+    write_season(Path())
+    for example in ("seasons", "series_table"):
+        shutil.copy(ROOT / "workflows" / "examples" / f"{example}.yaml", ".")
     found = [c for c in commands() if c[0] == "landweave"]
-    assert {c[1] for c in found} == {"map", "init", "check", "run", "apply"}
+    assert {c[1] for c in found} == {"map", "init", "check", "run", "apply", "extract"}
     for command in found:
         # The README's own words; only shorter trainings, for this is a test of words and not of networks.
         short = ["--set", "training.epochs=2"] if command[1] in ("map", "run") and "--set" not in command else []
         extra = ["--overwrite"] if command[1] == "run" else []
         assert cli(*command[1:], *short, *extra, *(["-q"] if command[1] != "x" else [])) == 0, command
-    for name in ("out/maps/classes.tif", "runs/job/report/index.html", "later/maps/classes.tif"):
-        assert Path(name).is_file()
+    for name in ("out", "later", "mapped"):
+        assert Path(name, "maps", "classes.tif").is_file()
+    assert Path("runs/job/report/index.html").is_file()
 
 
-def test_the_job_file_in_the_readme_is_valid(tmp_path: Path) -> None:
-    block = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0]
-    (tmp_path / "job.yaml").write_text(block)
-    assert load_job(tmp_path / "job.yaml").model.name == "unet"
+def test_the_job_files_in_the_readme_are_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    for block, network in zip(blocks, ("lstm", "unet"), strict=True):
+        (tmp_path / "job.yaml").write_text(block)
+        assert load_job(tmp_path / "job.yaml").model.name == network
 
 
 def test_every_file_the_readme_links_to_is_there() -> None:

@@ -77,7 +77,10 @@ class Console:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print a table; the first column and columns of words are set to the left, columns with figures to the right."""
-        table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        # A title of the table's own would be folded to the table's width.
+        if title:
+            self._err.print(title, highlight=False, markup=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, column in enumerate(columns):
             # A column without a heading holds facts of all kinds.
             words = not column or all(_cell(row[i])[:1].isalpha() for row in rows)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import JobError
+import pyogrio
+from pyogrio.errors import DataSourceError
+
+from pipeline.errors import ImageryError, JobError
 from pipeline.files import write_text
+from pipeline.imagery.dates import date_in
+from pipeline.imagery.paths import expand
 from workflows.console import Console
 from workflows.context import Context
 from workflows.job import Job, make_job
 from workflows.jobtext import commented
 
+# How dates stand in the names of files, the likeliest first.
+_PATTERNS = ("%Y%m%d", "%Y-%m-%d", "%Y_%m_%d", "%Y%j")
+# Fields with the first and the last day of a label, as people call them.
+_PERIODS = (("from", "to"), ("start_date", "end_date"), ("start", "end"))
+# With so many dates a network that is made for series is taken.
+_SERIES = 3
+
 
 def described(rasters: list[str], labels: str, field: str | None, output: str | None = None) -> dict[str, Any]:
-    """Return the smallest job for rasters and labels, as plain values."""
+    """Return the smallest job for rasters and labels, as plain values; dates in the names of files are found."""
     raw: dict[str, Any] = {
         "imagery": [{"path": rasters[0] if len(rasters) == 1 else rasters}],
         "labels": {"path": labels},
@@ -23,7 +36,40 @@ def described(rasters: list[str], labels: str, field: str | None, output: str | 
         raw["labels"]["field"] = field
     if output is not None:
         raw["output"] = output
+    pattern, dates = _dates(rasters)
+    if pattern is not None:
+        raw["imagery"][0]["date"] = pattern
+        if period := _period(Path(labels)):
+            raw["labels"] |= dict(zip(("from", "to"), period, strict=True))
+        if dates >= _SERIES:
+            raw["model"] = {"name": "lstm"}
     return raw
+
+
+def _dates(rasters: list[str]) -> tuple[str | None, int]:
+    """Return how dates stand in the names of several files, and how many there are; None where they do not."""
+    stems = [Path(path).stem for path in expand(list(rasters))]
+    for pattern in _PATTERNS if len(stems) > 1 else ():
+        with contextlib.suppress(ImageryError):
+            found = {date_in(stem, pattern)[0] for stem in stems}
+            if len(found) > 1:
+                return pattern, len(found)
+    return None, 0
+
+
+def _period(labels: Path) -> tuple[str, str] | None:
+    """Return the fields of a label file in which its periods stand, if there are any."""
+    if labels.suffix.lower() in (".csv", ".tsv", ".txt") and labels.is_file():
+        with labels.open(encoding="utf-8-sig", newline="") as stream:
+            line = stream.readline()
+        names = [n.strip().strip('"') for n in line.split(max(",;\t", key=line.count))]
+    else:
+        try:
+            names = list(pyogrio.read_info(labels)["fields"])
+        except DataSourceError:
+            # A raster has none; what else is wrong with the file is said where it is opened.
+            return None
+    return next((pair for pair in _PERIODS if set(pair) <= set(names)), None)
 
 
 def init(

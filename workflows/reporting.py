@@ -87,7 +87,8 @@ def report(context: Context) -> Path:
 
 def _how(context: Context) -> str:
     folds = context.folds
-    what = {"features": "whole features", "blocks": "blocks of land", "field": "the folds given"}[folds.method]
+    whole = "whole features" if context.table is None else "samples drawn at random"
+    what = {"features": whole, "blocks": "blocks of land", "field": "the folds given"}[folds.method]
     if folds.k:
         return f"Cross-validated over {folds.k} folds of {what}: each pixel was scored by a network that had not seen its fold."
     return f"The test fold holds {what} kept aside from the start."
