@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from oracles import buffered_by_hand
-from places import MadeUpCube, frame, grid, opened, square
+from places import MadeUpCube, frame, opened, square
 from rasters import write
 from shapely.geometry import Point
 
@@ -124,7 +124,7 @@ def test_what_is_no_period_is_refused_with_its_row(start: list[Any], end: list[A
 
 
 def test_a_missing_column_names_the_nearest() -> None:
-    with pytest.raises(LabelError, match="x.gpkg has no field 'form'; did you mean 'from'.* It has from, to"):
+    with pytest.raises(LabelError, match=r"x\.gpkg has no field 'form'; did you mean 'from'.* It has from, to"):
         periods_of(table(**{"from": ["2020-01-01"], "to": ["2020-01-01"]}), "form", "to", "x.gpkg")
 
 
