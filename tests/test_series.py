@@ -208,7 +208,7 @@ def test_classes_are_those_of_the_job(tmp_path: Path) -> None:
     names = ["Wood" if v == "forest" else v for v in kept["label"]]
     assert [table.legend.classes[t].name for t in table.target] == names
     assert [c.code for c in table.legend.classes if c.name == "Wood"] == [7]
-    assert "label values of no class are left out: lake (2)" in table.notes[0]
+    assert "label values of no class are left out: 'lake' (2)" in table.notes[0]
     assert [r["class"] for r in table.report()] == ["field", "Wood", "none"]
 
 
