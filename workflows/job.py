@@ -293,7 +293,8 @@ def _place(loc: tuple[int | str, ...], raw: Any, model: type[BaseModel]) -> tupl
         if isinstance(node, dict):
             section = _section(section, str(part))
             node = node.get(part)
-        else:
+        elif isinstance(part, int):
+            # A list that is too short has no such entry.
             node = node[part] if part < len(node) else None
     return ".".join(names) or "job", holder
 
