@@ -140,16 +140,16 @@ def labelled_by_hand(shapes, classes, geobox, all_touched=False):
     return codes
 
 
-def buffered_by_hand(role, buffer, train, val, test, kept=()):
+def buffered_by_hand(role, buffer, train, val, test, kept=(), elsewhen=()):
     """Drop training labels with a validation or test label within ``buffer`` pixels, and validation ones near test ones.
 
-    ``kept`` are places (row, column) whose labels stay all the same.
+    ``kept`` are places (row, column) whose labels stay all the same; ``elsewhen`` roles that labels of other periods have.
     """
     made = role.copy()
     for y, x in zip(*np.nonzero(role), strict=True):
-        near = role[max(0, y - buffer) : y + buffer + 1, max(0, x - buffer) : x + buffer + 1]
+        around = slice(max(0, y - buffer), y + buffer + 1), slice(max(0, x - buffer), x + buffer + 1)
         foes = {train: (val, test), val: (test,), test: ()}[int(role[y, x])]
-        if (y, x) not in kept and any((near == foe).any() for foe in foes):
+        if (y, x) not in kept and any((r[around] == foe).any() for foe in foes for r in (role, *elsewhen)):
             made[y, x] = 0
     return made
 

@@ -45,12 +45,13 @@ def opened(
     features: gpd.GeoDataFrame,
     geobox: GeoBox | None = None,
     classes: Sequence[ClassSettings] | None = None,
+    dates: Sequence[datetime.date | None] = (),
     **options: Any,
 ) -> VectorLabels:
     """Write features to a file and open them as labels."""
     features.to_file(path)
     labels = open_labels(
-        LabelSettings.model_validate({"path": str(path), "field": "class"} | options), classes, geobox or grid()
+        LabelSettings.model_validate({"path": str(path), "field": "class"} | options), classes, geobox or grid(), dates
     )
     assert isinstance(labels, VectorLabels)
     return labels

@@ -56,7 +56,25 @@ def test_set_overrides_any_field(tmp_path: Path) -> None:
         ("model.widht=3", "model.widht: unknown key"),
         ("model.name=unett", "did you mean 'unet'?"),
         ("predict.layers=[clases]", "predict.layers.0: Input should be 'classes', 'confidence'"),
-        ("labels.path=null", "labels.path: Input should be a valid string; found None"),
+        (
+            "labels.path=null",
+            "labels: give `path` (features or a raster on imagery) or `series` (a table), found neither",
+        ),
+        (
+            "labels.series=a.csv",
+            "labels: give `path` (features or a raster on imagery) or `series` (a table), found both",
+        ),
+        ("labels={series: a.csv}", "labels.series is a table that trains without imagery, found both: leave `imagery`"),
+        ("folds.fractions=[0.7, 0.3]", "folds.fractions.2: this is required and missing"),
+        ("labels.from=start", "labels: `from` and `to` go together"),
+        ("predict.period=[2021-06-30, 2021-01-01]", "predict: a period has its first day first, found [2021-06-30,"),
+        ("predict.period=[2021-06-30]", "predict.period.1: this is required and missing"),
+        ("predict.period=[soon, 2021-06-30]", "predict.period.0: Input should be a valid date"),
+        ("predict.periods=label", "predict.periods: "),
+        (
+            "predict={period: [2021-01-01, 2021-06-30], periods: labels}",
+            "predict: give `period` for one map or `periods` for several, found both",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, override: str, message: str) -> None:
@@ -71,7 +89,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, override: str, me
         ("- 1", "a job file holds `key: value` lines, found list"),
         ("a: 1\na: 2", "the key 'a' is given twice"),
         ("a: [", "is not a valid YAML file"),
-        ("labels: {path: x}", "imagery: this is required and missing"),
+        ("labels: {path: x}", "a job needs `imagery` (rasters, with labels on them) or `labels.series`"),
         ("imagery: !!python/object/apply:os.system [echo]", "is not a valid YAML file"),
     ],
 )
@@ -87,6 +105,29 @@ def test_a_missing_job_file_names_the_nearest(tmp_path: Path) -> None:
     write_job(tmp_path / "sinop.yaml")
     with pytest.raises(JobError, match=r"there is no such job file; did you mean 'sinop.yaml'\?"):
         load_job(tmp_path / "sinpo.yaml")
+
+
+def test_a_job_on_a_table_has_no_imagery(tmp_path: Path) -> None:
+    labels = {"series": "a.parquet", "samples": "b.csv", "from": "start", "to": "end"}
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump({"labels": labels}))
+    job = load_job(path)
+    assert (job.imagery, job.labels.from_, job.labels.to) == ([], "start", "end")
+    assert (job.labels.series, job.labels.samples) == (str(tmp_path / "a.parquet"), str(tmp_path / "b.csv"))
+    (tmp_path / "b.yaml").write_text(job.to_yaml())
+    assert load_job(tmp_path / "b.yaml") == job
+
+
+def test_periods_that_are_mapped(tmp_path: Path) -> None:
+    path = write_job(tmp_path / "a.yaml")
+    years = [[f"{y}-09-01", f"{y + 1}-08-31"] for y in (2019, 2020)]
+    job = load_job(path, [f"predict.periods={json.dumps(years)}"])
+    assert isinstance(job.predict.periods, list)
+    assert [[str(d) for d in p] for p in job.predict.periods] == years
+    assert load_job(path, ["predict.periods=labels"]).predict.periods == "labels"
+    assert yaml.safe_load(job.to_yaml())["predict"]["periods"] == years
+    (tmp_path / "b.yaml").write_text(job.to_yaml())
+    assert load_job(tmp_path / "b.yaml") == job
 
 
 def test_dates_stay_text(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from pipeline.maps.areas import AreaRow
 from workflows.pictures import class_picture, ramp_picture
-from workflows.report import ReportData, quicklook, terminal_picture, write_areas_csv, write_report
+from workflows.report import ReportData, quicklook, terminal_picture, write_report
+from workflows.tables import write_areas_csv
 from workflows.verdict import percent
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_000_000)
@@ -251,7 +252,7 @@ def test_rare_is_not_never() -> None:
 
 
 def test_areas_as_csv(tmp_path: Path) -> None:
-    write_areas_csv(tmp_path / "areas.csv", AREAS)
+    write_areas_csv(tmp_path / "areas.csv", {"": AREAS})
     with (tmp_path / "areas.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert rows[0]["class"] == "water"

@@ -112,12 +112,13 @@ class Job(Settings):
     def _imagery_or_series(self) -> typing.Self:
         if not self.imagery and self.labels.series is None:
             raise ValueError(
-                "a job needs `imagery` (rasters, with labels on them) or `labels.series` (a table of labelled series)"
+                "a job needs `imagery` (rasters, with labels on them) or `labels.series` (a table of labelled series), found "
+                "neither"
             )
         if self.imagery and self.labels.series is not None:
             raise ValueError(
-                "labels.series is a table that trains without imagery: leave `imagery` out, and map rasters with the "
-                "trained model by `landweave apply`"
+                "labels.series is a table that trains without imagery, found both: leave `imagery` out, and map rasters "
+                "with the trained model by `landweave apply`"
             )
         return self
 
@@ -293,8 +294,9 @@ def _place(loc: tuple[int | str, ...], raw: Any, model: type[BaseModel]) -> tupl
         if isinstance(node, dict):
             section = _section(section, str(part))
             node = node.get(part)
-        else:
-            node = node[part]
+        elif isinstance(part, int):
+            # A list that is too short has no such entry.
+            node = node[part] if part < len(node) else None
     return ".".join(names) or "job", holder
 
 

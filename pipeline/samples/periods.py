@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.errors import LabelError, nearest
 from pipeline.imagery.dates import Period
+from pipeline.samples.legend import text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,11 +57,17 @@ def days(frame: pd.DataFrame, column: str, where: str) -> Array:
     if column not in frame.columns:
         there = [str(c) for c in frame.columns]
         raise LabelError(f"{where} has no field '{column}'{nearest(column, there)} It has {', '.join(there)}")
-    found = pd.to_datetime(frame[column], errors="coerce", format="ISO8601", utc=True)
+    values = frame[column]
+    if not pd.api.types.is_datetime64_any_dtype(values):
+        # 20210630 is read as a number. A year or a month alone is no day.
+        text = values.map(text_of)
+        values = text.where(text.str.len() >= len("20210630"))
+    found = pd.to_datetime(values, errors="coerce", format="ISO8601", utc=True)
     wrong = np.flatnonzero(found.isna().to_numpy())
     if len(wrong):
         i = int(wrong[0])
+        value = "nothing" if frame[column].isna().iloc[i] else repr(text_of(frame[column].iloc[i]))
         raise LabelError(
-            f"{where}: row {frame.index[i]}: expected a date such as 2021-06-30 in '{column}', found {frame[column].iloc[i]!r}"
+            f"{where}: row {frame.index[i]}: expected a date such as 2021-06-30 in '{column}', found {value}"
         )
     return found.dt.tz_localize(None).to_numpy("datetime64[D]")

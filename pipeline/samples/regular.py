@@ -12,6 +12,22 @@ from pipeline.settings import TemporalSettings
 Array = np.ndarray[Any, Any]
 
 
+def reach(spans: Array, settings: TemporalSettings) -> tuple[int, Array]:
+    """Return the first and the last day on which dates serve a sample, as `Series.around` has it for imagery.
+
+    Parameters
+    ----------
+    spans : (N,) int
+        Last day of each sample, from day zero on.
+    settings : TemporalSettings
+        Without regular steps only dates from day zero to the last day serve.
+    """
+    step = settings.every
+    if step is None:
+        return 0, spans
+    return -step, (spans // step + 1) * step + (step - 1 if settings.composite != "none" else 0)
+
+
 def regular(values: Array, time: Array, count: Array, spans: Array, settings: TemporalSettings) -> tuple[Array, Array]:
     """Bring series to steps.
 

@@ -18,7 +18,7 @@ from pipeline.imagery.paths import some
 from pipeline.samples.labels import check_classes
 from pipeline.samples.legend import Legend, natural, text_of
 from pipeline.samples.periods import days, periods_of
-from pipeline.samples.regular import regular
+from pipeline.samples.regular import reach, regular
 from pipeline.samples.vectors import COLUMNS
 from pipeline.settings import ClassSettings, LabelSettings, TemporalSettings
 
@@ -44,7 +44,7 @@ class SeriesTable:
     frame : DataFrame
         The row of each sample in the table of samples.
     places : (N, 2) float or None
-        Longitude and latitude, or x and y.
+        Longitude and latitude, or x and y; NaN where there is none.
     periods : tuple of Period or None
         When labels hold; a single None where they state no period.
     period : (N,) int64
@@ -112,36 +112,35 @@ def open_series(
     samples = _labelled(long, samples, settings, field, named, notes)
     legend = Legend.from_values(samples[field], classes)
     index = np.array([-1 if i is None else i for i in map(legend.index, samples[field])], dtype=np.int64)
-    count = Counter(map(text_of, samples[field]))
-    values_there = sorted(count, key=natural)
+    total = Counter(map(text_of, samples[field]))
+    values_there = sorted(total, key=natural)
     if strangers := [v for v in values_there if legend.index(v) is None]:
         notes.append(
-            f"label values of no class are left out: {'; '.join(f'{legend.unknown(v)} ({count[v]})' for v in strangers[:5])}"
+            f"label values of no class are left out: {'; '.join(f'{legend.unknown(v)} ({total[v]})' for v in strangers[:5])}"
         )
     samples, target = samples[index >= 0], index[index >= 0]
     check_classes(legend, target.tolist(), named, values_there)
     bands = _bands(long, samples, settings, field)
     periods: tuple[Period | None, ...] = (None,)
-    period, start = np.zeros(len(samples), np.int64), None
+    period, held = np.zeros(len(samples), np.int64), None
     if settings.from_ is not None and settings.to is not None:
         periods, period = periods_of(samples, settings.from_, settings.to, named)
-        start = days(samples, settings.from_, named)
-    values, time, held = _series(long, samples[settings.id].to_numpy(), start, bands, settings, notes)
+        held = np.array([(p.start, p.end) for p in periods if p is not None], "datetime64[D]")[period]
+    temporal = temporal or TemporalSettings()
+    values, time, count = _series(long, samples[settings.id].to_numpy(), held, bands, settings, temporal, notes)
     for made in find_indices(indices, bands, roles):
         found = made.of({band: values[..., bands.index(band)] for band in made.bands}).astype(np.float32)
         values = np.concatenate([values, np.where(np.isfinite(found), found, np.nan)[..., None]], axis=2)
         bands = [*bands, made.name]
     # A date counts where all its bands have a value, as in imagery.
     values[~np.all(np.isfinite(values), axis=2)] = np.nan
-    if temporal is not None:
-        ends = days(samples, settings.to, named) if start is not None and settings.to is not None else None
-        spans = time.max(1) if ends is None else (ends - start).astype(np.float32)
-        values, time = regular(values, time, held, spans, temporal)
+    spans = time.max(1) if held is None else (held[:, 1] - held[:, 0]).astype(np.int64)
+    values, time = regular(values, time, count, spans, temporal)
     empty = ~np.any(np.all(np.isfinite(values), axis=2), axis=1)
     if empty.any():
         raise LabelError(
             f"{where}: {int(empty.sum())} samples have no date with a value of every band"
-            f"{' within their period' if start is not None else ''} (first: {samples[settings.id].to_numpy()[empty][0]})"
+            f"{' within their period' if held is not None else ''} (first: {samples[settings.id].to_numpy()[empty][0]})"
         )
     names = [legend.classes[i].name if (i := legend.index(v)) is not None else "none" for v in values_there]
     return SeriesTable(
@@ -155,7 +154,7 @@ def open_series(
         periods=periods,
         period=period,
         notes=notes,
-        rows=[{"label": v, "class": c, "samples": count[v]} for v, c in zip(values_there, names, strict=True)],
+        rows=[{"label": v, "class": c, "samples": total[v]} for v, c in zip(values_there, names, strict=True)],
     )
 
 
@@ -251,9 +250,18 @@ def _bands(long: pd.DataFrame, samples: pd.DataFrame, settings: LabelSettings, f
 
 
 def _series(
-    long: pd.DataFrame, ids: Array, start: Array | None, bands: list[str], settings: LabelSettings, notes: list[str]
+    long: pd.DataFrame,
+    ids: Array,
+    held: Array | None,
+    bands: list[str],
+    settings: LabelSettings,
+    temporal: TemporalSettings,
+    notes: list[str],
 ) -> tuple[Array, Array, Array]:
-    """Return values (N, T, C) float32, days (N, T) float32 and numbers of dates (N,) of samples, each sorted by date."""
+    """Return values (N, T, C) float32, days (N, T) float32 and numbers of dates (N,) of samples, each sorted by date.
+
+    Of samples that hold from a day to a day, (N, 2), only the dates that serve there are kept, as of imagery.
+    """
     where = str(settings.series)
     place = pd.Index(ids).get_indexer(pd.Index(long[settings.id]))
     kept = place >= 0
@@ -267,19 +275,20 @@ def _series(
     if again.any():
         notes.append(f"{int(again.sum())} rows stand for a sample and date that has one already: the first counts")
         date, place, values = date[~again], place[~again], values[~again]
-    if start is not None:
-        assert settings.to is not None
-        early = date < start[place]
-        if early.any():
-            notes.append(f"{int(early.sum())} rows lie before the period of their sample and are left out")
-            date, place, values = date[~early], place[~early], values[~early]
+    if held is not None:
+        since, span = (date - held[place, 0]).astype(np.int64), (held[:, 1] - held[:, 0]).astype(np.int64)[place]
+        before, after = reach(span, temporal)
+        outside = (since < before) | (since > after)
+        if outside.any():
+            notes.append(f"{int(outside.sum())} rows lie outside the period of their sample and are left out")
+            date, place, values = date[~outside], place[~outside], values[~outside]
     count = np.bincount(place, minlength=len(ids))
     if len(np.unique(count)) > 1:
         notes.append(
             f"samples have {count.min()} to {count.max()} dates; the shorter ones are followed by masked dates"
         )
     first = np.concatenate([[0], np.cumsum(count)[:-1]])
-    origin = start if start is not None else date[np.minimum(first, len(date) - 1)]
+    origin = held[:, 0] if held is not None else date[np.minimum(first, len(date) - 1)]
     rank = np.arange(len(place)) - first[place]
     made = np.full((len(ids), int(count.max()), len(bands)), np.nan, np.float32)
     made[place, rank] = values
@@ -292,5 +301,6 @@ def _places(samples: pd.DataFrame) -> Array | None:
     by_name = {c.lower(): c for c in samples.columns}
     for x, y in COLUMNS:
         if x in by_name and y in by_name:
-            return samples[[by_name[x], by_name[y]]].to_numpy(np.float64)
+            columns = [pd.to_numeric(samples[by_name[name]], errors="coerce") for name in (x, y)]
+            return np.column_stack(columns).astype(np.float64)
     return None

@@ -50,20 +50,41 @@ def divide_samples(samples: SeriesTable, settings: FoldSettings, labels: LabelSe
         division = by_field(samples.frame, samples.legend, weights, column or "fold", notes)
         return Folds(method, division.names, division.rounds, 0, notes, of_feature=division.fold)
     if method == "features":
-        division = divide(Units(weights, names, "samples"), settings, notes)
-        return Folds(method, division.names, division.rounds, 0, notes, of_feature=division.fold)
+        unit = _together(samples)
+        of_unit = np.zeros((int(unit.max()) + 1, len(names)))
+        np.add.at(of_unit, unit, weights)
+        division = divide(Units(of_unit, names, "samples"), settings, notes)
+        return Folds(method, division.names, division.rounds, 0, notes, of_feature=division.fold[unit])
     if samples.places is None:
         raise LabelError(
             "folds.method: blocks of land need the samples' coordinates: columns longitude and latitude, or x and y"
+        )
+    bare = ~np.isfinite(samples.places).all(1)
+    if bare.any():
+        first = samples.frame[labels.id].to_numpy()[bare][0]
+        raise LabelError(
+            f"folds.method: blocks of land need the samples' coordinates, and {int(bare.sum())} samples have none (first: "
+            f"{first}); add them, or use folds.method: features"
         )
     block, of_block = _blocks(samples.places, weights, settings, notes)
     division = divide(Units(of_block, names, "blocks of land"), settings, notes)
     return Folds(method, division.names, division.rounds, 0, notes, of_feature=division.fold[block])
 
 
+def _together(samples: SeriesTable) -> Array:
+    """Return the number of the place of each sample, (N,): samples of several periods at one place stay together."""
+    if samples.places is None:
+        return np.arange(len(samples))
+    alone = np.where(np.isfinite(samples.places).all(1), 0, np.arange(1, len(samples) + 1))
+    _, unit = np.unique(np.column_stack([np.nan_to_num(samples.places), alone]), axis=0, return_inverse=True)
+    return np.asarray(unit.reshape(-1))
+
+
 def _blocks(places: Array, weights: Array, settings: FoldSettings, notes: list[str]) -> tuple[Array, Array]:
     """Return the number of each sample's block of land, (N,), and what blocks hold of each class, (n, K)."""
-    extent = float(np.ptp(places, axis=0).min())
+    extents = np.ptp(places, axis=0)
+    # Of samples on a line, its length.
+    extent = float(extents.min() or extents.max())
     side = settings.size or max(extent / _BLOCKS_ACROSS, 1e-9)
     for _ in range(_HALVINGS + 1):
         _, block = np.unique(np.floor(places / side).astype(np.int64), axis=0, return_inverse=True)
