@@ -98,6 +98,9 @@ def evaluate(context: Context) -> Evaluation:
         write_areas_csv(output.report / "areas.csv", rows)
     if changes:
         write_changes_csv(output.report / "changes.csv", changes, legends)
+    else:
+        # Of several maps that an earlier run made.
+        (output.report / "changes.csv").unlink(missing_ok=True)
     if made and len(found) == 1:
         notes += _agreement(context, found[0][2])
     if not context.imaged:

@@ -133,6 +133,11 @@ class MapRequest:
             # Of the model, not of this run: a map resumed tomorrow is the same map to the byte.
             "date": self.bundle.created,
         }
+        known = [d.isoformat() for d in self.cube.dates if d is not None]
+        # Where some have a date, the others are dates that a longer period had, and this one has not.
+        dates = [("none" if known else "undated") if d is None else d.isoformat() for d in self.cube.dates]
+        if known:
+            common["dates"] = f"{min(known)}/{max(known)}"
         made = []
         if "classes" in self.predict.layers:
             names = json.dumps([{"code": c.code, "name": c.name, "color": c.color} for c in legend.classes])
@@ -147,11 +152,6 @@ class MapRequest:
             "target": "score of the winning class, summed over the map",
             "units": "score per standard deviation of the band",
         }
-        dates = ["undated" if d is None else d.isoformat() for d in self.cube.dates]
-        if self.cube.dates[0] is not None:
-            common["dates"] = f"{dates[0]}/{max(d for d in self.cube.dates if d is not None).isoformat()}"
-            # Dates that a longer period had, and this one has not.
-            dates = ["none" if d == "undated" else d for d in dates]
         for per, name, bands, meaning in (
             ("pixel", "saliency", ["pixel"], "largest absolute gradient over bands and dates"),
             ("band", "saliency_bands", list(self.cube.bands), "absolute gradient, summed over dates"),
