@@ -264,6 +264,18 @@ def test_gaps_are_filled_in_each_year(seasons: Path) -> None:
     assert bundle["dates"][0] == YEARS[1][0]
 
 
+def test_a_network_that_looks_around_is_scored_as_it_maps(seasons: Path) -> None:
+    model, training = {"name": "unet", "width": 4, "depth": 1}, {"epochs": 3, "track": ["csv"]}
+    predict = {"periods": "labels", "layers": ["classes"], "block": 16}
+    write_job(seasons / "job.yaml", model=model, training=training, predict=predict, folds={"k": 0, "buffer": 1})
+    for stage in ("train", "predict", "evaluate"):
+        assert cli(stage, seasons / "job.yaml", "-q") == 0
+    accuracy = json.loads((seasons / "out" / "report" / "accuracy.json").read_text())
+    (note,) = (n for n in accuracy["notes"] if "test pixels read back" in n)
+    same, _, total, *_ = note.split()
+    assert same == total == str(accuracy["n"])
+
+
 def test_steps_between_images_make_no_image(seasons: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # Steps go on from the first image to the last; a field that holds while there is no image has nothing to show.
     write_year(seasons / "images", 0, (1000,))
