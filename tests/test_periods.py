@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from oracles import buffered_by_hand
-from places import MadeUpCube, frame, opened, square
+from places import MadeUpCube, frame, grid, opened, square
 from rasters import write
 from shapely.geometry import Point
 
@@ -26,11 +26,12 @@ from pipeline.imagery.periods import cubes_of
 from pipeline.samples import cutting
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
+from pipeline.samples.features import open_labels
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds, make_folds
 from pipeline.samples.labels import IGNORE, VectorLabels
 from pipeline.samples.periods import days, periods_of
 from pipeline.samples.units import together
-from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, TemporalSettings
+from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, LabelSettings, TemporalSettings
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -221,6 +222,12 @@ def test_labels_of_periods_without_images_are_left_out_and_it_is_said(tmp_path: 
         opened(tmp_path / "b.gpkg", features, dates=[datetime.date(2010, 1, 1)], **HELD)
     with pytest.raises(LabelError, match=r"labels hold for periods.*but the imagery has no dates; say how they stand"):
         opened(tmp_path / "c.gpkg", features, dates=[None], **HELD)
+
+
+def test_a_raster_holds_at_any_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.ones((1, 60, 60), "uint8"))
+    with pytest.raises(LabelError, match=r"labels\.from: .*a\.tif is a raster, which has no fields"):
+        open_labels(LabelSettings.model_validate({"path": str(path)} | HELD), None, grid(), DATES)
 
 
 def test_a_wrong_date_in_a_file_names_its_row(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def write_job(path: Path, **changes: Any) -> Path:
         "folds": {"k": 0},
         "model": MODEL,
         "training": {"epochs": 12, "batch_size": 64, "optimizer": {"name": "adamw", "lr": 0.02}, "track": ["csv"]},
-        "predict": {"periods": "labels", "layers": ["classes", "confidence"]},
+        "predict": {"periods": "labels", "layers": ["classes", "saliency"]},
         "compute": {"threads": 1},
     }
     path.write_text(yaml.safe_dump(values | changes))
@@ -144,7 +144,9 @@ def test_each_year_has_its_map(finished: Path) -> None:
     maps = finished / "out" / "maps"
     assert sorted(p.name for p in maps.iterdir()) == sorted(FOLDERS)
     for year, name in enumerate(FOLDERS):
-        assert sorted(p.name for p in (maps / name).glob("*.tif")) == ["classes.tif", "confidence.tif"]
+        assert sorted(p.stem for p in (maps / name).glob("*.tif")) == [
+            "classes", "saliency", "saliency_bands", "saliency_dates"
+        ]  # fmt: skip
         assert right(maps / name / "classes.tif", year) > 0.95
         assert right(maps / name / "classes.tif", 1 - year) < 0.1
         item = json.loads((maps / name / "item.json").read_text())
@@ -153,6 +155,13 @@ def test_each_year_has_its_map(finished: Path) -> None:
         with rasterio.open(maps / name / "classes.tif") as raster:
             first, last = raster.tags()["dates"].split("/")
         assert YEARS[year][0] < first < last < YEARS[year][1]
+        with rasterio.open(maps / name / "saliency_dates.tif") as raster:
+            assert len(raster.descriptions) == 7
+            assert [first, last] == [raster.descriptions[0], raster.descriptions[len(DAYS[year]) - 1]]
+            # The second year has a date less than the network takes; it says nothing of the map.
+            assert ("none" in raster.descriptions) == (year == 1)
+            weight = np.nansum(raster.read(), axis=(1, 2))
+            assert (weight > 0).tolist() == [True] * len(DAYS[year]) + [False] * (7 - len(DAYS[year]))
     accuracy = json.loads((finished / "out" / "report" / "accuracy.json").read_text())
     assert accuracy["overall"] > 0.95
     assert any("test pixels read back" in n and n.split()[0] == n.split()[2] for n in accuracy["notes"])
@@ -255,6 +264,41 @@ def test_gaps_are_filled_in_each_year(seasons: Path) -> None:
     assert bundle["dates"][0] == YEARS[1][0]
 
 
+def test_a_network_that_looks_around_is_scored_as_it_maps(seasons: Path) -> None:
+    model, training = {"name": "unet", "width": 4, "depth": 1}, {"epochs": 3, "track": ["csv"]}
+    predict = {"periods": "labels", "layers": ["classes"], "block": 16}
+    write_job(seasons / "job.yaml", model=model, training=training, predict=predict, folds={"k": 0, "buffer": 1})
+    for stage in ("train", "predict", "evaluate"):
+        assert cli(stage, seasons / "job.yaml", "-q") == 0
+    accuracy = json.loads((seasons / "out" / "report" / "accuracy.json").read_text())
+    (note,) = (n for n in accuracy["notes"] if "test pixels read back" in n)
+    same, _, total, *_ = note.split()
+    assert same == total == str(accuracy["n"])
+
+
+def test_steps_between_images_make_no_image(seasons: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    # Steps go on from the first image to the last; a field that holds while there is no image has nothing to show.
+    write_year(seasons / "images", 0, (1000,))
+    fields = gpd.read_file(seasons / "fields.gpkg")
+    fields.loc[3, ["from", "to"]] = ["2021-09-01", "2022-04-30"]
+    # A season shorter than a step has an image, and none of the steps of the whole.
+    fields.loc[30, ["from", "to"]] = ["2020-12-20", "2020-12-30"]
+    fields.to_file(seasons / "fields.gpkg")
+    write_job(seasons / "job.yaml", temporal={"every": 60, "fill": "linear"})
+    assert cli("check", seasons / "job.yaml") == 0
+    text = " ".join(capfd.readouterr().err.split())
+    assert "1 of 50 labels hold for periods without any image and are left out" in text
+    assert "labels hold for 3 periods" in text
+
+
+def test_parts_of_several_maps_do_not_mix(tmp_path: Path) -> None:
+    from workflows.output import Output
+
+    places = [Output(tmp_path, name) for name in ("", *FOLDERS)]
+    for a in places:
+        assert all(b is a or not b.parts.is_relative_to(a.parts) for b in places)
+
+
 def test_check_says_what_will_be_mapped(seasons: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli("check", seasons / "job.yaml") == 0
     text = " ".join(capfd.readouterr().err.split())
@@ -323,6 +367,17 @@ def test_a_table_trains_a_model_that_maps_rasters(done: Path, capfd: pytest.Capt
         assert cli("apply", done / "table" / "model", *rasters, "-o", done / "map", *dated, *period) == 0
         found = classes(done / "map" / "maps" / "classes.tif")
         assert (found == classes(done / "out" / "maps" / FOLDERS[year] / "classes.tif")).mean() > 0.97
+
+
+def test_folds_of_a_table_are_those_of_the_job(done: Path) -> None:
+    command = ["extract", done / "job.yaml", "-o", done / "series.csv", "-q", "--set"]
+    assert cli(*command, "folds={k: 3}") == 0
+    samples = pd.read_csv(done / "series.samples.csv")
+    assert sorted(samples["fold"].unique()) == ["fold 1", "fold 2", "fold 3"]
+    # A field is in one fold, in both years.
+    of = samples.groupby([samples["longitude"].round(7), samples["latitude"].round(7)])["fold"]
+    assert (of.size() == 2).all()
+    assert all(len(set(folds)) == 1 for _, folds in of)
 
 
 def test_a_network_that_looks_around_cannot_learn_from_a_table(done: Path, capfd: pytest.CaptureFixture[str]) -> None:

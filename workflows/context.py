@@ -106,7 +106,8 @@ class Context:
         """The reference data on the grid."""
         from pipeline.samples.features import open_labels
 
-        labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox, self.cube.dates)
+        # Images, not steps between them: of a period without any nothing can be filled in.
+        labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox, self.cube.observed)
         self.say(labels.notes)
         return labels
 

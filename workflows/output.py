@@ -78,7 +78,7 @@ class Output:
     @property
     def parts(self) -> Path:
         """Parts of the map in work."""
-        return self.work / "parts" / self.period
+        return self.work / self._named("parts")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -163,7 +163,10 @@ class Output:
         write_json(self._state(stage), {"key": key, "done": True, "left": left})
 
     def _state(self, stage: str) -> Path:
-        return self.work / f"{stage}{'-' + self.period if self.period else ''}.json"
+        return self.work / f"{self._named(stage)}.json"
+
+    def _named(self, what: str) -> str:
+        return f"{what}-{self.period}" if self.period else what
 
     def log(self, **entries: Any) -> None:
         """Add entries to run.json; a mapping is merged into the one that is there."""

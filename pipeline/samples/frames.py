@@ -80,6 +80,9 @@ def _lonlat(geobox: GeoBox, origins: Array) -> tuple[Array, Array]:
 def _folds(store: ChipStore, truth: Array) -> Array:
     """Return the name of the fold of each sample, (N,): that of its role, or of the round that tests it."""
     names = np.array(store.attrs["folds"], dtype=object)
+    if 1 < store.rounds < len(names):
+        # Each round tests a fold of several parts.
+        names = np.array([f"fold {r + 1}" for r in range(store.rounds)], dtype=object)
     roles = [store.roles_of(truth, r)[:, 0, 0] for r in range(store.rounds)]
     if store.rounds == 1:
         return np.asarray(np.where(roles[0] == NONE, "", names[np.maximum(roles[0].astype(np.int64) - 1, 0)]))
