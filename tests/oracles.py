@@ -190,7 +190,7 @@ def recurrent_by_hand(network, series, valid, time):  # type: ignore[no-untyped-
             found.append(torch.cat([x[-1, :hidden], x[0, hidden:]]))
         else:
             found.append({"max": x.max(0).values, "mean": x.mean(0)}[network.settings.pooling])
-    return network.head(torch.stack(found))
+    return network.head(network.normal(torch.stack(found)))
 
 
 def tempcnn_by_hand(network, series, valid):  # type: ignore[no-untyped-def]

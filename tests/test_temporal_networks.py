@@ -323,7 +323,9 @@ def test_a_prepared_network_gives_the_same_scores(name, settings):
         expected = network(*tile)
     ready = prepare(network)
     assert torch.allclose(scores(ready, *tile), expected, atol=1e-5, rtol=0)
-    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in ready.modules())
+    # Of recurrent networks it stands before the layer that it would be folded into, once a pixel: it stays.
+    folded = name not in ("rnn", "lstm", "gru")
+    assert folded != any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in ready.modules())
 
 
 @pytest.mark.parametrize("name", NETWORKS)

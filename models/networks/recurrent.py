@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.network import NetworkSettings, PixelNetwork
-from models.networks.layers import Dropout, Pool, Pooling, all_valid, per_tile, year_cycle
+from models.networks.layers import Dropout, Normalisation, Pool, Pooling, all_valid, per_tile, year_cycle
 
 
 class RecurrentSettings(NetworkSettings):
@@ -29,8 +29,11 @@ class RecurrentSettings(NetworkSettings):
         "both directions: the last of each), or attention, a weighted mean with learnt weights. With max every "
         "date is one step from the scores, however long the series goes on behind it.",
     )
+    normalisation: Normalisation = Field(
+        "batch", description="Normalisation of what the scores are made from: batch or none."
+    )
     dropout: Dropout = Field(
-        0.1, description="Share of states left out in each step of training, between layers and before the scores."
+        0.5, description="Share of states left out in each step of training, between layers and before the scores."
     )
 
 
@@ -59,6 +62,7 @@ class _Recurrent(PixelNetwork):
         self.backwards = nn.ModuleList(self._layer(width) for width in widths[: settings.layers * (directions - 1)])
         self.dropout = nn.Dropout(settings.dropout)
         self.pooling = Pooling(settings.pooling, states)
+        self.normal = nn.BatchNorm1d(states) if settings.normalisation == "batch" else nn.Identity()
         self.head = nn.Linear(states, classes)
 
     def _layer(self, inputs: int) -> nn.RNNBase:
@@ -78,7 +82,7 @@ class _Recurrent(PixelNetwork):
             found = torch.cat([self.pooling(ahead, valid), self.pooling(back[:, :1], valid[:, :1])], dim=-1)
         else:
             found = self.pooling(states, valid)
-        scores: Tensor = self.head(self.dropout(found))
+        scores: Tensor = self.head(self.dropout(self.normal(found)))
         return scores
 
     def _states(self, x: Tensor, valid: Tensor) -> Tensor:
