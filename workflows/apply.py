@@ -105,6 +105,7 @@ def apply(
         )
         for period, place in _maps(job.predict, output)
     ]
+    console.notes(_origin(job.predict, cube, bundle))
     for place, request in requests:
         console.notes(unlike(request.cube, bundle))
         if dry_run:
@@ -132,6 +133,17 @@ def _maps(predict: PredictSettings, output: Output) -> list[tuple[Period | None,
         periods = [Period(*p) for p in predict.periods]
         return [(p, Output(output.folder, p.name)) for p in periods]
     return [(Period(*predict.period) if predict.period else None, output)]
+
+
+def _origin(predict: PredictSettings, cube: Cube, bundle: Bundle) -> list[str]:
+    """Return a sentence where the model counts days from the start of a period, and none is stated."""
+    held = bundle.imagery["periods"]
+    if held == [None] or predict.period or predict.periods or cube.dates[0] is None:
+        return []
+    return [
+        f"the model was trained on periods such as {held[-1][0]} to {held[-1][1]}, and counts days from the first of them; no "
+        f"period is stated, so they are counted from the first image, {cube.dates[0]} (set predict.period to change it)"
+    ]
 
 
 def _as_trained(job: ApplyJob, bundle: Bundle) -> ApplyJob:

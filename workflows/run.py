@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from pipeline.files import write_text
+from pipeline.imagery.paths import some
 from workflows.context import Context
 from workflows.evaluate import evaluate
 from workflows.predict import MapRequest, make_map
@@ -57,6 +58,7 @@ def _predict(context: Context) -> list[tuple[str, Path]]:
     bundle = trained(context)
     context.console.stage("predict: blocks to maps")
     made = []
+    context.say(_left_over(context))
     for period, output in context.maps:
         if output.period:
             context.console.note(f"period {period}")
@@ -73,6 +75,20 @@ def _predict(context: Context) -> list[tuple[str, Path]]:
         paths = make_map(request, output, context.console, overwrite=context.overwrite)
         made += [("maps", output.maps)] if output.period else [(path.stem, path) for path in paths]
     return made
+
+
+def _left_over(context: Context) -> list[str]:
+    """Return a sentence about maps of other periods that an earlier run left: they are not of this one."""
+    folder = context.output.maps
+    mine = {output.maps for _, output in context.maps}
+    other = [p for p in sorted(folder.glob("*/")) if p not in mine]
+    if folder not in mine:
+        other += sorted(folder.glob("*.tif"))
+    if not other:
+        return []
+    return [
+        f"maps of an earlier run are left as they are, and are not part of this one: {some([p.name for p in other])}"
+    ]
 
 
 def _evaluate(context: Context) -> list[tuple[str, Path]]:

@@ -156,6 +156,7 @@ class _Trainer:
             imagery={
                 "bands": imagery_facts(context.cube) if context.imaged else {},
                 "temporal": context.job.temporal.model_dump(mode="json"),
+                "periods": list(self.store.attrs["periods"]),
                 "indices": list(context.job.indices),
                 "roles": dict(context.job.roles),
             },
