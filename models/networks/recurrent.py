@@ -16,7 +16,7 @@ from models.networks.layers import Dropout, Normalisation, Pool, Pooling, all_va
 class RecurrentSettings(NetworkSettings):
     """Settings of the recurrent networks."""
 
-    hidden: int = Field(64, ge=1, le=1024, description="Size of the state, in each direction.")
+    hidden: int = Field(32, ge=1, le=1024, description="Size of the state, in each direction: 64 in all for both.")
     layers: int = Field(1, ge=1, le=8, description="Recurrent layers, one on the states of the other.")
     direction: Literal["forward", "both"] = Field(
         "both",
