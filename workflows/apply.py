@@ -222,7 +222,8 @@ def fitted(cube: Cube, bundle: Bundle, entries: Sequence[ImagerySettings]) -> Cu
             f"  the model wants   {', '.join(bundle.bands)}\n"
             f"  the imagery has   {', '.join(cube.bands)}\n"
             f"  missing           {', '.join(missing)}\n"
-            "Bands are matched by name, in any order; name them with --set imagery.0.bands='{red: 3, ...}'."
+            "Bands are matched by name, in any order; name them with --set imagery.0.bands='{red: 3, ...}', or have indices "
+            "among them computed with --set indices='[ndvi, ...]'."
         )
     differing = []
     stated = any(entry.scale is not None or entry.offset is not None for entry in entries)
