@@ -85,37 +85,35 @@ class Seasons:
         Day of each date, from the first of the period.
     bands : sequence of str
         Names of the C bands.
-    classes : sequence of (str, str)
-        Name and colour of the K classes.
+    colors : sequence of str
+        Colours of the K classes.
     low, middle, high : (K, T, C) float
         Quartiles of the labelled pixels of a class; NaN where there is none.
     """
 
     days: np.ndarray[Any, Any]
     bands: Sequence[str]
-    classes: Sequence[tuple[str, str]]
+    colors: Sequence[str]
     low: np.ndarray[Any, Any]
     middle: np.ndarray[Any, Any]
     high: np.ndarray[Any, Any]
 
 
 def season_charts(seasons: Seasons) -> list[Markup]:
-    """Return a chart per band: the median of each class over time, with the range of its middle half."""
+    """Return a chart per band: the median of each class over time, with the range of its middle half. The page has the legend."""
     return [_season(seasons, c) for c in range(len(seasons.bands))]
 
 
 def _season(seasons: Seasons, c: int) -> Markup:
     def draw(axes: Axes) -> None:
-        for k, (name, color) in enumerate(seasons.classes):
+        for k, color in enumerate(seasons.colors):
             axes.fill_between(
                 seasons.days, seasons.low[k, :, c], seasons.high[k, :, c], color=color, alpha=0.13, linewidth=0
             )
-            axes.plot(seasons.days, seasons.middle[k, :, c], color=color, lw=1.5, label=name)
+            axes.plot(seasons.days, seasons.middle[k, :, c], color=color, lw=1.5)
         axes.set(xlabel="days since the start of the period", ylabel=seasons.bands[c])
         axes.margins(x=0.02)
         axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
-        if c == 0:
-            axes.legend(fontsize=7)
 
     return _svg(draw, f"{seasons.bands[c]} over time: median and middle half of the labelled pixels of each class")
 

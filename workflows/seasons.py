@@ -42,7 +42,7 @@ def seasons_of(store: ChipStore) -> Seasons | None:
     return Seasons(
         days=days[has],
         bands=list(store.attrs["bands"])[:shown],
-        classes=[(c.name, c.color) for c in classes],
+        colors=[c.color for c in classes],
         low=quartiles[0][:, has],
         middle=quartiles[1][:, has],
         high=quartiles[2][:, has],
