@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import LabelError, nearest
+from pipeline.errors import LabelError
 from pipeline.imagery.dates import Period
 from pipeline.imagery.indices import find_indices
-from pipeline.imagery.paths import some
+from pipeline.samples.columns import band_columns, labelled_rows, need_column, read_table, sample_rows
 from pipeline.samples.labels import check_classes
 from pipeline.samples.legend import Legend, natural, text_of
 from pipeline.samples.periods import days, periods_of
@@ -103,13 +102,13 @@ def open_series(
     """
     notes: list[str] = []
     where = str(settings.series)
-    long = _read(where, "labels.series")
-    samples = _samples(long, settings)
-    _column(long, settings.id, where, "labels.id")
+    long = read_table(where, "labels.series")
+    samples = sample_rows(long, settings)
+    need_column(long, settings.id, where, "labels.id")
     field = settings.field or "label"
     named = settings.samples or where
-    _column(samples, field, named, "labels.field")
-    samples = _labelled(long, samples, settings, field, named, notes)
+    need_column(samples, field, named, "labels.field")
+    samples = labelled_rows(long, samples, settings, field, named, notes)
     legend = Legend.from_values(samples[field], classes)
     index = np.array([-1 if i is None else i for i in map(legend.index, samples[field])], dtype=np.int64)
     total = Counter(map(text_of, samples[field]))
@@ -120,7 +119,7 @@ def open_series(
         )
     samples, target = samples[index >= 0], index[index >= 0]
     check_classes(legend, target.tolist(), named, values_there)
-    bands = _bands(long, samples, settings, field)
+    bands = band_columns(long, samples, settings, field)
     periods: tuple[Period | None, ...] = (None,)
     period, held = np.zeros(len(samples), np.int64), None
     if settings.from_ is not None and settings.to is not None:
@@ -156,97 +155,6 @@ def open_series(
         notes=notes,
         rows=[{"label": v, "class": c, "samples": total[v]} for v, c in zip(values_there, names, strict=True)],
     )
-
-
-def _read(path: str, what: str) -> pd.DataFrame:
-    file = Path(path)
-    if not file.is_file():
-        beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise LabelError(f"{what}: there is no file {path}{nearest(file.name, beside)}")
-    suffix = file.suffix.lower()
-    if suffix not in (".parquet", ".csv"):
-        raise LabelError(f"{what}: expected a table as .parquet or .csv, found {path}")
-    try:
-        table: pd.DataFrame = pd.read_parquet(file) if suffix == ".parquet" else pd.read_csv(file)
-    except (ValueError, OSError) as error:
-        raise LabelError(f"{what}: {path} cannot be read as a table: {error}") from error
-    table.columns = table.columns.map(str)
-    table.index = pd.RangeIndex(1, len(table) + 1)
-    return table
-
-
-def _column(table: pd.DataFrame, name: str, where: str, what: str) -> None:
-    if name not in table.columns:
-        there = list(table.columns)
-        raise LabelError(f"{what}: {where} has no column '{name}'{nearest(name, there)} It has {', '.join(there)}")
-
-
-def _samples(long: pd.DataFrame, settings: LabelSettings) -> pd.DataFrame:
-    """Return the table with a row per sample."""
-    if settings.samples is not None:
-        samples = _read(settings.samples, "labels.samples")
-        _column(samples, settings.id, settings.samples, "labels.id")
-        twice = samples[settings.id][samples[settings.id].duplicated()]
-        if len(twice):
-            raise LabelError(f"{settings.samples}: sample {twice.iloc[0]} stands there twice; each needs one row")
-        return samples
-    _column(long, settings.id, str(settings.series), "labels.id")
-    field = settings.field or "label"
-    _column(long, field, str(settings.series), "labels.field")
-    several = long.groupby(settings.id, sort=False)[field].nunique(dropna=False)
-    if (several > 1).any():
-        raise LabelError(
-            f"{settings.series}: sample {several[several > 1].index[0]} has two labels; one sample, one label"
-        )
-    return long.drop_duplicates(settings.id)
-
-
-def _labelled(
-    long: pd.DataFrame, samples: pd.DataFrame, settings: LabelSettings, field: str, named: str, notes: list[str]
-) -> pd.DataFrame:
-    """Return the samples that have a series; each series needs a label.
-
-    Raises
-    ------
-    LabelError
-        If one has none.
-    """
-    bare = samples[field].isna() | (samples[field].map(text_of) == "")
-    known = set(samples[settings.id][~bare])
-    found = long[settings.id].unique()
-    lacking = [str(i) for i in found if i not in known]
-    if lacking:
-        raise LabelError(
-            f"{settings.series}: {len(lacking)} samples have no label in {named} ({some(lacking)}); label them there, or "
-            "take them out of the series"
-        )
-    has = samples[settings.id].isin(found)
-    if not has.all():
-        notes.append(f"{int((~has).sum())} of {len(samples)} samples have no series and are left out")
-    return samples[has & ~bare]
-
-
-def _bands(long: pd.DataFrame, samples: pd.DataFrame, settings: LabelSettings, field: str) -> list[str]:
-    where = str(settings.series)
-    if settings.bands is not None:
-        for name in settings.bands:
-            _column(long, name, where, "labels.bands")
-        bands = settings.bands
-    else:
-        # What describes a sample is no band, also where both stand in one table.
-        other = {settings.id, settings.date, field, settings.fold, settings.from_, settings.to}
-        other |= {c for pair in COLUMNS for c in pair}
-        other |= set(samples.columns) if settings.samples is not None else set()
-        bands = [c for c in long.columns if c not in other and pd.api.types.is_numeric_dtype(long[c])]
-    if not bands:
-        raise LabelError(f"{where}: no column of numbers is left for a band; it has {', '.join(long.columns)}")
-    for name in bands:
-        if not pd.api.types.is_numeric_dtype(long[name]):
-            wrong = long[name][pd.to_numeric(long[name], errors="coerce").isna() & long[name].notna()]
-            raise LabelError(
-                f"{where}: expected numbers in column '{name}', found {wrong.iloc[0]!r} in row {wrong.index[0]}"
-            )
-    return list(bands)
 
 
 def _series(
