@@ -1,0 +1,127 @@
+"""Imagery made to fit a trained model, or refused: bands, dates, scale, and values unlike those trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.bundle import Bundle
+from pipeline.errors import BundleError
+from pipeline.grid import Window
+from pipeline.imagery.handles import open_raster
+from pipeline.settings import ImagerySettings
+
+if TYPE_CHECKING:
+    from pipeline.imagery.cube import Cube
+
+# Pixels further than this from the training mean, in standard deviations, are said to be unlike it.
+_FAR = 6.0
+_SAMPLE = 256
+
+
+def with_nodata(entries: list[ImagerySettings], bundle: Bundle) -> list[ImagerySettings]:
+    """Let imagery that declares no nodata take the training imagery's; `open_cube` says where it is used."""
+    values = {fact["nodata"] for fact in bundle.imagery["bands"].values()}
+    if len(values) != 1 or None in values:
+        return entries
+    filled = []
+    for entry in entries:
+        path = entry.path if isinstance(entry.path, str) else entry.path[0]
+        declared: Any = None
+        if entry.nodata is None and Path(path).is_file():
+            with open_raster(path) as raster:
+                declared = raster.nodata
+        missing = entry.nodata is None and declared is None
+        filled.append(entry.model_copy(update={"nodata": values.copy().pop()}) if missing else entry)
+    return filled
+
+
+def fitted(cube: Cube, bundle: Bundle, entries: Sequence[ImagerySettings]) -> Cube:
+    """Return the cube with the bundle's bands in the bundle's order.
+
+    Parameters
+    ----------
+    cube, bundle
+        The imagery and the model.
+    entries : sequence of ImagerySettings
+        What was said of the imagery: a scale or an offset that is stated is trusted.
+
+    Raises
+    ------
+    BundleError
+        If bands are missing, or the scale or the offset differ; prints both side by side.
+    """
+    missing = [b for b in bundle.bands if b not in cube.bands]
+    if missing:
+        raise BundleError(
+            "the imagery lacks bands that the model was trained on:\n"
+            f"  the model wants   {', '.join(bundle.bands)}\n"
+            f"  the imagery has   {', '.join(cube.bands)}\n"
+            f"  missing           {', '.join(missing)}\n"
+            "Bands are matched by name, in any order; name them with --set imagery.0.bands='{red: 3, ...}', or have indices "
+            "among them computed with --set indices='[ndvi, ...]'."
+        )
+    differing = []
+    stated = any(entry.scale is not None or entry.offset is not None for entry in entries)
+    for source in cube.sources if not stated else ():
+        for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
+            want = bundle.imagery["bands"].get(band)
+            if want and [scale, offset] not in want["scaling"]:
+                differing.append(
+                    f"  {band}: the model wants scale {want['scaling'][-1][0]:g}, offset {want['scaling'][-1][1]:g}; "
+                    f"the imagery has scale {scale:g}, offset {offset:g}"
+                )
+    if differing:
+        raise BundleError(
+            "the imagery's values are not scaled like those the model was trained on:\n"
+            + "\n".join(dict.fromkeys(differing))
+            + "\nState them with --set imagery.0.scale=... and --set imagery.0.offset=..."
+        )
+    return cube.select(bundle.bands)
+
+
+def dated(cube: Cube, bundle: Bundle) -> Cube:
+    """Return the cube with as many dates as the model takes.
+
+    A model that goes by days takes fewer, for dates without an image change nothing; one that takes dates by their place
+    needs as many as it was trained on.
+
+    Raises
+    ------
+    BundleError
+        If there are too many, or too few.
+    """
+    have, want = len(cube.dates), len(bundle.time)
+    if have == want:
+        return cube
+    if have < want and not bundle.network.fixed_dates:
+        return dataclasses.replace(cube, dates=(*cube.dates, *[None] * (want - have)))
+    raise BundleError(
+        f"the model was trained on {want} dates, the imagery has {have}; give as many"
+        + (" or fewer" if not bundle.network.fixed_dates else "")
+        + ": choose a period of that length (--set predict.period='[first day, last day]'), or regular steps "
+        "(temporal.every) for training and mapping alike"
+    )
+
+
+def unlike(cube: Cube, bundle: Bundle) -> list[str]:
+    """Return a sentence for each band with values far from those trained on, seen in a window in the middle."""
+    height, width = int(cube.geobox.shape.y), int(cube.geobox.shape.x)
+    rows, columns = min(height, _SAMPLE), min(width, _SAMPLE)
+    tile = cube.read(Window(y=(height - rows) // 2, x=(width - columns) // 2, height=rows, width=columns))
+    said = []
+    for i, band in enumerate(bundle.bands):
+        values = tile.values[:, i][tile.valid]
+        if not values.size:
+            continue
+        share = float(np.mean(np.abs((values - bundle.mean[i]) / bundle.std[i]) > _FAR))
+        if share > 0.001:
+            said.append(
+                f"{band}: {100 * share:.1f} % of the pixels in the middle lie more than {_FAR:g} standard deviations from "
+                "what the model was trained on; the map is not to be trusted there"
+            )
+    return said
