@@ -29,15 +29,16 @@ class LossSettings(_Settings):
     class_weights: Literal["auto", "balanced", "none"] | list[Annotated[float, Field(ge=0)]] = Field(
         "auto",
         description="balanced: classes count alike, whatever their number of labelled pixels; none: pixels count "
-        "alike; or a list of weights in the order of the legend. auto: none where labels are points or samples of a table, "
-        "each a witness of its own; balanced where they are polygons or a raster, whose pixels say how large they are.",
+        "alike; or a list of weights in the order of the legend. auto: balanced where labels are polygons, whose pixels say "
+        "how large somebody drew them; none where they are points, samples of a table or a raster, whose numbers say how "
+        "common a class is.",
     )
 
-    def resolved(self, *, points: bool) -> LossSettings:
-        """Return the settings with ``auto`` decided by whether labels are points."""
+    def resolved(self, *, drawn: bool) -> LossSettings:
+        """Return the settings with ``auto`` decided by whether labels are polygons that somebody drew."""
         if self.class_weights != "auto":
             return self
-        return self.model_copy(update={"class_weights": "none" if points else "balanced"})
+        return self.model_copy(update={"class_weights": "balanced" if drawn else "none"})
 
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label that is spread evenly over all classes; tames false labels."

@@ -103,8 +103,8 @@ class _Trainer:
         torch.set_num_threads(cores())
         torch.manual_seed(self.settings.seed)
         # Without a validation fold nothing picks an early state of the network: the schedule runs to its end.
-        points = context.table is not None or context.labels.points
-        update: dict[str, Any] = {"loss": self.settings.loss.resolved(points=points)}
+        drawn = context.table is None and context.labels.n_features > 0 and not context.labels.points
+        update: dict[str, Any] = {"loss": self.settings.loss.resolved(drawn=drawn)}
         settings = self.settings.model_copy(update=update | ({"epochs": epochs} if epochs else {}))
         bands = Statistics.from_moments(self.store.moments(round_))
         network = context.network()
