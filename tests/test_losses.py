@@ -67,3 +67,11 @@ def test_no_weights_and_given_weights():
 def test_wrong_weights_are_refused(weights, words):
     with pytest.raises(ModelError, match=words):
         class_weights(LossSettings(class_weights=weights), [1, 1], 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn", "weights"),
+    [("auto", True, "balanced"), ("auto", False, "none"), ("balanced", False, "balanced"), ([1, 2], True, [1, 2])],
+)
+def test_weights_follow_what_labels_are_unless_they_are_given(given, drawn, weights):
+    assert LossSettings(class_weights=given).resolved(drawn=drawn).class_weights == weights
