@@ -13,7 +13,7 @@ from common import make_bundle, make_raster, make_series, request
 
 from workflows.console import Console
 from workflows.output import Output
-from workflows.predict import make_map
+from workflows.predict import bytes_per_pixel, make_map
 
 # Of what a small machine has: blocks follow from it.
 BUDGET = "1GiB"
@@ -27,17 +27,20 @@ def child(folder: Path, raster: Path) -> None:
     bundle = Bundle.load(model)
     job = request(raster, model, bundle, ["classes", "confidence"], 2, memory=BUDGET)
     make_map(job, Output(folder / raster.stem), Console(quiet=True), overwrite=False)
-    print(job.blocks().size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    side = job.blocks().size + 2 * job.blocks().halo
+    planned = 2 * bytes_per_pixel(bundle.network, job.cube, gradient=False) * side**2 / 2**20
+    print(job.blocks().size, planned, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def peak(folder: Path, raster: Path) -> float:
-    """Map a raster in a process of its own, say what it took, and return its peak memory in MiB."""
+def peak(folder: Path, raster: Path) -> tuple[float, float]:
+    """Map a raster in a process of its own; return its peak memory, and what of it is beyond the plan of its blocks, in MiB."""
     command = [sys.executable, __file__, "--child", str(folder), str(raster)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    side, found = done.stdout.split()
+    side, planned, found = done.stdout.split()
     raster.unlink()
-    print(f"{raster.stem:>20}: blocks of {side} px, peak {float(found):.0f} MiB")
-    return float(found)
+    beyond = float(found) - float(planned)
+    print(f"{raster.stem:>20}: 2 blocks of {side} px planned {float(planned):.0f} MiB, peak {float(found):.0f} MiB")
+    return float(found), beyond
 
 
 def main() -> None:
@@ -62,13 +65,13 @@ def main() -> None:
             # A narrow network: memory per block is what it is, and the large raster takes minutes, not an hour.
             make_bundle(folder / f"model-{raster.stem}", "unet", {"width": 8, "depth": 2})
             peaks.append(peak(folder, raster))
-        print(f"ratio, large to small: {peaks[1] / peaks[0]:.3f}")
+        print(f"ratio of peaks, large to small: {peaks[1][0] / peaks[0][0]:.3f}")
         peaks = []
         for dates in (options.few, options.many):
             raster = make_series(folder / f"{dates}-dates.tif", options.season, dates)
             make_bundle(folder / f"model-{raster.stem}", "rnn", {"hidden": 4, "direction": "forward"}, dates=dates)
             peaks.append(peak(folder, raster))
-        print(f"ratio, many dates to few: {peaks[1] / peaks[0]:.3f}")
+        print(f"ratio of what is beyond the plan, many dates to few: {peaks[1][1] / peaks[0][1]:.3f}")
 
 
 if __name__ == "__main__":
