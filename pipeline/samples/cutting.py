@@ -94,18 +94,17 @@ def cut_chips(
         surveys = _survey(cutter, lands, client, steps)
         found = Findings.of(surveys, rounds, len(folds.names), classes)
     chips, (dates, bands, _, _) = sum(len(s.origins) for s in surveys), cubes[0].shape
-    attributes = {
-        "key": key,
-        "bands": list(cubes[0].bands),
-        "periods": [None if p is None else [p.start.isoformat(), p.end.isoformat()] for p in labels.periods],
-        "legend": labels.legend.to_json(),
-        "folds": list(folds.names),
-        "rounds": rounds,
-        "buffer": folds.buffer,
-        "table": table(labels.legend, getattr(labels, "feature_class", None), folds, found),
-        "notes": said,
-    }
-    with new_store(path, (chips, dates, bands, size), rounds, classes, attributes) as arrays:
+    with new_store(
+        path,
+        (chips, dates, bands, size),
+        key=key,
+        bands=cubes[0].bands,
+        periods=labels.periods,
+        legend=labels.legend,
+        folds=folds,
+        table=table(labels.legend, getattr(labels, "feature_class", None), folds, found),
+        notes=said,
+    ) as arrays:
         _cut(cutter, lands, surveys, arrays, client, steps)
     return ChipStore.open(path)
 

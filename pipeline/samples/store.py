@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import zarr
 
 from pipeline.errors import LabelError
+from pipeline.imagery.dates import Period
 from pipeline.samples.chips import ALL, ChipStore, planes
+from pipeline.samples.folds import Folds
+from pipeline.samples.legend import Legend
 from pipeline.samples.rounds import TEST, TRAIN, VAL
 
 # Samples of one pixel in a Zarr chunk.
@@ -20,7 +23,16 @@ _PIXELS = 4096
 
 @contextlib.contextmanager
 def new_store(
-    path: Path, shape: tuple[int, int, int, int], rounds: int, classes: int, attributes: dict[str, Any]
+    path: Path,
+    shape: tuple[int, int, int, int],
+    *,
+    key: str,
+    bands: Sequence[str],
+    periods: Sequence[Period | None],
+    legend: Legend,
+    folds: Folds,
+    table: list[dict[str, Any]],
+    notes: list[str],
 ) -> Iterator[dict[str, Any]]:
     """Make a store, which is whole or absent; one that is there is replaced.
 
@@ -30,10 +42,12 @@ def new_store(
         Where it will be.
     shape : (N, T, C, S)
         Chips, dates, bands, and the side of a chip in pixels.
-    rounds, classes : int
-        R and K.
-    attributes : dict
-        What is kept beside the arrays; see `ChipStore.attrs`.
+    key : str
+        What the chips are made from.
+    bands, periods, legend, folds
+        Names of the C bands, when labels hold, the K classes, and the division of labels.
+    table, notes
+        A row per class, and sentences for the user.
 
     Yields
     ------
@@ -46,10 +60,11 @@ def new_store(
     LabelError
         If nothing can be learned from what was filled in, or nothing measured.
     """
-    n, times, bands, size = shape
+    n, times, channels, size = shape
+    rounds, classes = len(folds.rounds), len(legend.classes)
     chunk = _PIXELS if size == 1 else 1
     shapes: dict[str, tuple[tuple[int, ...], str, int]] = {
-        "values": ((n, times, bands, size, size), "float32", chunk),
+        "values": ((n, times, channels, size, size), "float32", chunk),
         "truth": ((n, planes(rounds), size, size), "uint16", chunk),
         "counts": ((n, rounds + 1, 4, classes), "int32", _PIXELS),
         "origin": ((n, 2), "int32", _PIXELS),
@@ -74,7 +89,19 @@ def new_store(
             )
             for name, (full, dtype, first) in shapes.items()
         }
-        group.attrs.update(attributes)
+        group.attrs.update(
+            {
+                "key": key,
+                "bands": list(bands),
+                "periods": [None if p is None else [p.start.isoformat(), p.end.isoformat()] for p in periods],
+                "legend": legend.to_json(),
+                "folds": list(folds.names),
+                "rounds": rounds,
+                "buffer": folds.buffer,
+                "table": table,
+                "notes": notes,
+            }
+        )
         _check(ChipStore.open(temporary))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -117,18 +117,17 @@ def store_series(samples: SeriesTable, folds: Folds, *, path: Path, key: str) ->
     per_role = counts[:, :-1].sum(0, dtype=np.int64)
     per_fold = np.zeros((len(folds.names), classes), np.int64)
     np.add.at(per_fold, (folds.of_feature, samples.target), 1)
-    attributes = {
-        "key": key,
-        "bands": list(samples.bands),
-        "periods": [None if p is None else [p.start.isoformat(), p.end.isoformat()] for p in samples.periods],
-        "legend": samples.legend.to_json(),
-        "folds": list(folds.names),
-        "rounds": len(folds.rounds),
-        "buffer": 0,
-        "table": table(samples.legend, None, folds, Findings(per_role, per_role, per_fold)),
-        "notes": [],
-    }
-    with new_store(path, (n, dates, bands, 1), len(folds.rounds), classes, attributes) as arrays:
+    with new_store(
+        path,
+        (n, dates, bands, 1),
+        key=key,
+        bands=samples.bands,
+        periods=samples.periods,
+        legend=samples.legend,
+        folds=folds,
+        table=table(samples.legend, None, folds, Findings(per_role, per_role, per_fold)),
+        notes=[],
+    ) as arrays:
         arrays["values"][:] = samples.values[..., None, None]
         arrays["truth"][:] = np.moveaxis(packed(codes, roles), 0, 1)[..., None]
         arrays["counts"][:] = counts
