@@ -128,7 +128,7 @@ def evaluate(context: Context) -> Evaluation:
     )
     output.finish(
         "evaluate",
-        {"model": bundle.checksum},
+        measured(context, bundle),
         areas={name: [dataclasses.asdict(row) for row in found] for name, found in rows.items()},
         changes=[[a, b, c.hectares.tolist()] for (a, b), c in changes.items()],
     )
@@ -243,6 +243,12 @@ def _show(context: Context, evaluation: Evaluation) -> None:
             [(name, *(f"{v:.1f}" for v in row)) for name, row in zip(names, found.hectares, strict=True)],
         )
     context.say(evaluation.notes)
+
+
+def measured(context: Context, bundle: Bundle) -> dict[str, Any]:
+    """Return what figures and areas hang on: the model, and the periods that are mapped."""
+    periods = [str(p) for p, _ in context.maps] if context.imaged else []
+    return {"model": bundle.checksum, "periods": periods}
 
 
 def spoken(period: str) -> str:

@@ -13,7 +13,7 @@ from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
 from workflows.console import quantity
-from workflows.evaluate import spoken
+from workflows.evaluate import measured, spoken
 from workflows.output import now
 from workflows.report import PeriodChange, PeriodMap, ReportData, write_report
 from workflows.seasons import seasons_of
@@ -42,8 +42,10 @@ def report(context: Context) -> Path:
         raise RequestError(
             f"{output.report} holds no accuracy yet; `landweave evaluate` or `landweave run` measures it"
         )
-    if evaluated["key"] != {"model": bundle.checksum}:
-        raise RequestError(f"{output.report} was measured with another model; `landweave evaluate` measures this one")
+    if evaluated["key"] != measured(context, bundle):
+        raise RequestError(
+            f"{output.report} was measured with another model, or on maps of other periods; `landweave evaluate` measures these"
+        )
     accuracy = json.loads((output.report / "accuracy.json").read_text(encoding="utf-8"))
     store = ChipStore.open(output.chips)
     context.say(store.notes)
