@@ -73,6 +73,7 @@ def make_bundle(folder: Path, name: str, settings: dict[str, object], dates: int
         for i in range(1, CLASSES + 1)
     ]
     bundle = Bundle(
+        task={"name": "classification"},
         network=network, bands=list(bands), dates=[None] * dates, time=[16.0 * t for t in range(dates)],
         mean=[2000.0] * len(bands), std=[400.0] * len(bands), legend=legend,
         temperature=1.0, figures={}, training={}, imagery={}, created="2020-01-01T00:00:00+00:00",

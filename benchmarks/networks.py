@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.inference import prepare, scores
-from models.network import NETWORKS, Network, PixelNetwork, build, flop_per_pixel, parameters
+from models.network import NETWORKS, Network, build, flop_per_pixel, parameters
 from workflows.console import quantity
 
 CLASSES = 8
@@ -53,7 +53,7 @@ def tile(network: Network, batch: int, height: int, width: int, share: float) ->
 def prediction(network: Network, share: float, seconds: float) -> float:
     """Return pixels per second of `models.inference.scores`."""
     # A pixel network takes rows of a slab; a tile of a spatial one is small beside that of a map, whose rate is the same.
-    height, width = (16, 512) if isinstance(network, PixelNetwork) else (128, 128)
+    height, width = (16, 512) if network.pixelwise else (128, 128)
     ready, inputs = prepare(network), tile(network, 1, height, width, share)
     return rate(lambda: scores(ready, *inputs), height * width, seconds)
 
@@ -61,7 +61,7 @@ def prediction(network: Network, share: float, seconds: float) -> float:
 def training(network: Network, share: float, seconds: float) -> float:
     """Return pixels per second of steps of training on batches of chips."""
     side = network.chip
-    batch = 1024 if isinstance(network, PixelNetwork) else 4
+    batch = 1024 if network.pixelwise else 4
     inputs = tile(network.train(), batch, side, side, share)
     labels = torch.randint(network.classes, (batch, side, side))
     optimizer = torch.optim.AdamW(network.parameters())

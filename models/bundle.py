@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from models.files import whole
 from models.network import ModelError, Network, build, parameters
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout of bundle.json; a reader refuses any other."""
 
 _DESCRIPTION = "bundle.json"
@@ -51,8 +51,11 @@ class Bundle:
         Days since the first date; (T,).
     mean, std : list of float
         Band statistics of the training fold; (C,), in the imagery's units after scale and offset.
+    task : dict
+        What the outputs of the network mean: ``name`` (classification, regression, reconstruction, forecast) and what is
+        needed to read them; JSON values.
     legend : list of dict
-        The classes, in the order of the axis K.
+        The classes, in the order of the axis K; empty where outputs are no scores of classes.
     temperature : float
         Scores are divided by this before they are taken for probabilities.
     figures, training, imagery : dict
@@ -69,6 +72,7 @@ class Bundle:
     time: list[float]
     mean: list[float]
     std: list[float]
+    task: dict[str, Any]
     legend: list[dict[str, Any]]
     temperature: float
     figures: dict[str, Any]
@@ -85,12 +89,17 @@ class Bundle:
             ("standard deviations", len(self.std), network.bands),
             ("dates", len(self.dates), network.dates),
             ("days", len(self.time), network.dates),
-            ("classes in the legend", len(self.legend), network.classes),
+            ("classes in the legend", len(self.legend), network.classes if self.classifies else len(self.legend)),
         ):
             if found != expected:
                 raise ModelError(f"a bundle of this network needs {expected} {what}, got {found}")
         if not self.temperature > 0:
             raise ModelError(f"the temperature must be above 0, got {self.temperature}")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the outputs are scores of classes."""
+        return bool(self.task["name"] == "classification")
 
     @property
     def checksum(self) -> str:

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from models.network import Network, PixelNetwork, blank_tile
+from models.network import Network, blank_tile
 
 _N = TypeVar("_N", bound=Network)
 
@@ -57,21 +57,21 @@ def scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tenso
     Returns
     -------
     Tensor
-        (B, K, H, W) float32. Pixel networks are run in slabs of rows, so memory between the layers stays flat.
+        (B, K, H, W) float32. Networks of single pixels are run in slabs of rows, so memory between the layers stays flat.
     """
     with torch.inference_mode():
-        if not isinstance(network, PixelNetwork):
+        if not network.pixelwise:
             found: Tensor = network(cube, valid, time)
             return found
         b, _, _, h, w = cube.shape
-        result = torch.empty(b, network.classes, h, w, dtype=cube.dtype, device=cube.device)
+        result = torch.empty(b, network.outputs, h, w, dtype=cube.dtype, device=cube.device)
         for rows in slabs(network, cube):
             result[:, :, rows] = network(cube[..., rows, :], valid[..., rows, :], time)
         return result
 
 
-def slabs(network: PixelNetwork, cube: Tensor) -> Iterator[slice]:
-    """Yield slices of rows that hold about `PixelNetwork.slab` pixels of a cube (B, T, C, H, W)."""
+def slabs(network: Network, cube: Tensor) -> Iterator[slice]:
+    """Yield slices of rows that hold about `Network.slab` pixels of a cube (B, T, C, H, W)."""
     b, _, _, h, w = cube.shape
     step = max(1, network.slab // (b * w))
     return (slice(y, min(y + step, h)) for y in range(0, h, step))
@@ -121,10 +121,10 @@ def activation_bytes(network: Network, *, gradient: bool) -> float:
         Whether the gradient towards the cube is taken too: then every layer's output is kept for it.
     """
     shadow = prepare(network).to("meta")
-    if isinstance(network, PixelNetwork):
+    if network.pixelwise:
         # What lies between the layers is bounded by the slab; cube, flags, scores and gradient are not.
         values = network.dates * network.bands
-        return float(4 * (2 * values + network.classes + (values if gradient else 0)) + 2 * network.dates)
+        return float(4 * (2 * values + network.outputs + (values if gradient else 0)) + 2 * network.dates)
     side = 16 * network.stride
     cube, valid, time = blank_tile(shadow, side, "meta")
     cube.requires_grad_(gradient)

@@ -48,7 +48,7 @@ class Network(nn.Module, ABC):
     settings : NetworkSettings
         The network's own settings, an instance of its `Settings`.
     bands, dates, classes : int
-        Sizes of the axes C and T of the cube, and K of the scores.
+        Sizes of the axes C and T of the cube, and K of the scores: classes, or the numbers that are to be estimated.
 
     Attributes
     ----------
@@ -57,16 +57,27 @@ class Network(nn.Module, ABC):
     fixed_dates : bool
         Whether dates are fixed places: the network takes them by position and needs as many as it was made for. Where
         not, it goes by `time`, and dates that are valid nowhere may follow without any effect.
+    centred : bool
+        Whether it learns from patches of 2 * halo + 1 pixels with the label at the centre, instead of from chips on which
+        many pixels have a label.
+    least : int
+        The smallest K it can be made for.
+    slab : int
+        Of a network of single pixels: pixels in one forward pass of a prediction. What lies between the layers then fits a
+        core's cache.
     """
 
     name: ClassVar[str]
     temporal: ClassVar[bool] = False
     fixed_dates: ClassVar[bool] = True
+    centred: ClassVar[bool] = False
+    least: ClassVar[int] = 1
+    slab: ClassVar[int] = 8192
     Settings: ClassVar[type[NetworkSettings]]
 
     def __init__(self, settings: NetworkSettings, *, bands: int, dates: int, classes: int) -> None:
         super().__init__()
-        for what, value, least in (("bands", bands, 1), ("dates", dates, 1), ("classes", classes, 2)):
+        for what, value, least in (("bands", bands, 1), ("dates", dates, 1), ("classes", classes, self.least)):
             if value < least:
                 raise ModelError(f"the network '{self.name}' needs at least {least} {what}, got {value}")
         if not isinstance(settings, self.Settings):
@@ -95,6 +106,24 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def chip(self) -> int:
         """Default side of a training sample in pixels; 1 for a pixel network."""
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a forward pass gives for each pixel: K."""
+        return self.classes
+
+    @property
+    def pixelwise(self) -> bool:
+        """Whether no pixel sees another."""
+        return self.radius == 0 and self.stride == 1
+
+    def centre(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+        """Return the scores (B, K) of the centres of patches (B, T, C, S, S), with S odd; see `forward`.
+
+        A network that can do so without scoring all other pixels of the patch does it better.
+        """
+        scores: Tensor = self(cube, valid, time)
+        return scores[:, :, cube.shape[3] // 2, cube.shape[4] // 2]
 
     @abstractmethod
     def forward(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
@@ -132,15 +161,7 @@ class Network(nn.Module, ABC):
 
 
 class PixelNetwork(Network):
-    """A network that looks at one pixel at a time: height and width are folded into the batch.
-
-    Attributes
-    ----------
-    slab : int
-        Pixels in one forward pass of a prediction. What lies between the layers then fits a core's cache.
-    """
-
-    slab: ClassVar[int] = 8192
+    """A network that looks at one pixel at a time: height and width are folded into the batch."""
 
     @property
     def radius(self) -> int:
@@ -171,6 +192,38 @@ class PixelNetwork(Network):
         # The pixels of one tile share their dates: one row, expanded, so that it can be encoded once (`per_tile`).
         days = time.expand(h * w, t) if b == 1 else time.repeat_interleave(h * w, dim=0)
         return self.pixels(series, flags, days).reshape(b, h, w, self.classes).permute(0, 3, 1, 2)
+
+
+class EncodingNetwork(Network):
+    """A network that learns without labels to give back what it is shown, through a narrow code.
+
+    Made for no classes (K = 0), a forward pass gives (B, T * C + E, H, W): the reconstruction, dates before bands as in the
+    cube, then the embedding. Made for classes, it has a head on the embedding in place of the decoder, and gives scores as
+    any network does; its encoder has the same parameters by the same names, which all start with ``encoder.``.
+
+    Attributes
+    ----------
+    features : int
+        E, the size of the embedding.
+    """
+
+    least: ClassVar[int] = 0
+
+    @property
+    @abstractmethod
+    def features(self) -> int:
+        """Size of the embedding, E."""
+
+    @property
+    def outputs(self) -> int:
+        """Numbers per pixel: K, or T * C + E where there are no classes."""
+        return self.classes or self.dates * self.bands + self.features
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return reconstruction (B, T, C, H, W) and embedding (B, E, H, W) of what `forward` gave for no classes."""
+        values = self.dates * self.bands
+        b, _, h, w = outputs.shape
+        return outputs[:, :values].reshape(b, self.dates, self.bands, h, w), outputs[:, values:]
 
 
 def masked(cube: Tensor, valid: Tensor) -> Tensor:

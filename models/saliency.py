@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.inference import slabs
-from models.network import Network, PixelNetwork
+from models.network import Network
 
 
 def gradient(network: Network, cube: Tensor, valid: Tensor, time: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,11 +35,11 @@ def gradient(network: Network, cube: Tensor, valid: Tensor, time: Tensor, where:
     """
     if network.training:
         raise ValueError("saliency needs a network in evaluation mode: dropout would make it random")
-    if not isinstance(network, PixelNetwork):
+    if not network.pixelwise:
         return _gradient(network, cube, valid, time, where)
     attribution = torch.empty_like(cube)
     b, _, _, h, w = cube.shape
-    scores = torch.empty(b, network.classes, h, w, dtype=cube.dtype, device=cube.device)
+    scores = torch.empty(b, network.outputs, h, w, dtype=cube.dtype, device=cube.device)
     for rows in slabs(network, cube):
         part = _gradient(network, cube[..., rows, :], valid[..., rows, :], time, where[:, rows])
         attribution[..., rows, :], scores[..., rows, :] = part

@@ -1,16 +1,14 @@
-"""Lightning modules: what is learnt, step by step."""
+"""Learning classes: the Lightning module of supervised classification."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCohenKappa,
@@ -18,24 +16,18 @@ from torchmetrics.classification import (
     MulticlassJaccardIndex,
 )
 
+from models.learning import Batch, LearningTask
 from models.losses import LOSSES, class_weights, labelled
 from models.network import Network
-from models.settings import OptimizerSettings, TrainingSettings
-
-Batch = dict[str, Tensor]
-
-# The share of the learning rate that is left at the end of a cosine schedule.
-_FLOOR = 0.01
+from models.settings import TrainingSettings
 
 
-class ClassificationTask(LightningModule):
+class ClassificationTask(LearningTask):
     """Learn classes from labelled pixels.
 
-    Batches are dictionaries: ``cube`` (B, T, C, H, W) float32, ``valid`` (B, T, H, W) bool, ``time`` (B, T) float32,
-    ``labels`` (B, H, W) int64 with `IGNORE` where there is no label.
+    Batches also hold ``labels`` (B, H, W) int64, with `IGNORE` where there is no label.
 
-    Each epoch ends with ``train_loss`` and, where there is a validation fold, ``val_loss``, ``val_overall``,
-    ``val_kappa``, ``val_macro_f1`` and ``val_iou_<class index>``. All are exact over the fold, whatever the batches.
+    Beside the losses an epoch ends with ``val_overall``, ``val_kappa``, ``val_macro_f1`` and ``val_iou_<class index>``.
 
     Parameters
     ----------
@@ -47,6 +39,8 @@ class ClassificationTask(LightningModule):
         Loss, optimiser and schedule.
     counts : (K,) int
         Training pixels per class, for balanced weights.
+    centred : bool
+        Whether a sample is a patch with one label, at its centre.
     """
 
     class_weights: Tensor
@@ -58,13 +52,11 @@ class ClassificationTask(LightningModule):
         classes: int,
         settings: TrainingSettings,
         counts: Sequence[int] | np.ndarray[Any, Any],
+        centred: bool = False,
     ) -> None:
-        super().__init__()
-        self.network = network
-        self.settings = settings
+        super().__init__(network, settings)
+        self.centred = centred
         self.register_buffer("class_weights", class_weights(settings.loss, counts, classes), persistent=False)
-        self.train_mean = _Ratio()
-        self.val_mean = _Ratio()
         common: dict[str, Any] = {"num_classes": classes, "validate_args": False}
         self.val_figures = MetricCollection(
             {
@@ -75,32 +67,31 @@ class ClassificationTask(LightningModule):
             }
         )
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        scores, target = labelled(self.network(batch["cube"], batch["valid"], batch["time"]), batch["labels"])
+    def samples(self, batch: Batch) -> int:
+        """Return how many places are looked at: pixels, or the centres of patches."""
+        return len(batch["labels"]) if self.centred else super().samples(batch)
+
+    def scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the scores (N, K) and class indices (N,) of the labelled pixels of a batch."""
+        inputs = batch["cube"], batch["valid"], batch["time"]
+        if self.centred:
+            height, width = batch["labels"].shape[1:]
+            centre = batch["labels"][:, height // 2, width // 2]
+            return labelled(self.network.centre(*inputs)[:, :, None, None], centre[:, None, None])
+        return labelled(self.network(*inputs), batch["labels"])
+
+    def _loss(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         loss = LOSSES[self.settings.loss.name]
-        total, weight = loss(scores.float(), target, self.class_weights, self.settings.loss.label_smoothing)
-        return total, weight, scores, target
+        return loss(scores.float(), target, self.class_weights, self.settings.loss.label_smoothing)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
-        """Return the loss of a batch; None, and no step, where nothing can be learnt from it."""
-        # A single pixel has no variance that batch normalisation could take; it comes again in another batch.
-        if batch["labels"].numel() < 2:
-            return None
-        total, weight, _, _ = self._loss(batch)
-        if not weight > 0:
-            return None
-        self.train_mean.update(total.detach(), weight)
-        return total / weight
-
-    def on_train_epoch_end(self) -> None:
-        """Publish the mean loss of the epoch."""
-        if self.train_mean.update_called:
-            self.log("train_loss", self.train_mean.compute())
-        self.train_mean.reset()
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of the labelled pixels, and the sum of their weights."""
+        return self._loss(*self.scored(batch))
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Add a batch to the figures of the validation fold."""
-        total, weight, scores, target = self._loss(batch)
+        scores, target = self.scored(batch)
+        total, weight = self._loss(scores, target)
         if weight > 0:
             self.val_mean.update(total, weight)
             self.val_figures.update(scores.argmax(1), target)
@@ -109,64 +100,8 @@ class ClassificationTask(LightningModule):
         """Publish the figures of the validation fold; one that is undefined (a kappa of one class) is left out."""
         if not self.val_mean.update_called:
             return
-        self.log("val_loss", self.val_mean.compute())
+        super().on_validation_epoch_end()
         for name, value in self.val_figures.compute().items():
             values = {f"val_{name}": value} if value.ndim == 0 else {f"val_{name}_{i}": v for i, v in enumerate(value)}
             self.log_dict({k: v for k, v in values.items() if torch.isfinite(v)})
-        self.val_mean.reset()
         self.val_figures.reset()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimiser."""
-        return _optimizer(self.network, self.settings.optimizer)
-
-    def on_train_epoch_start(self) -> None:
-        """Set the learning rate of the epoch.
-
-        It is a function of the epoch alone, so a resumed training needs no state of a scheduler. The schedule spans
-        `epochs`, also where fewer are run.
-        """
-        share = 1.0
-        if self.settings.schedule == "cosine":
-            done = min(self.current_epoch / self.settings.epochs, 1.0)
-            share = _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
-        optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
-        for group in optimizer.param_groups:
-            group["lr"] = share * self.settings.optimizer.lr
-
-
-class _Ratio(Metric):
-    """A sum over a sum of weights, over all batches and devices.
-
-    `torchmetrics.MeanMetric` either drops values that are not numbers, by which a broken training must be seen, or
-    (``nan_strategy="disable"``, torchmetrics 1.9) ignores the weights.
-    """
-
-    total: Tensor
-    weight: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("weight", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, total: Tensor, weight: Tensor) -> None:
-        self.total += total
-        self.weight += weight
-
-    def compute(self) -> Tensor:
-        return (self.total / self.weight).float()
-
-
-def _optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    # Decay is for weights that multiply inputs; biases and normalisation would only be biased by it.
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    kind: type[torch.optim.Adam] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.name]
-    return kind(groups, lr=settings.lr)

@@ -23,13 +23,13 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from models.files import whole
-from models.network import ModelError, Network, PixelNetwork
+from models.network import ModelError, Network
 from models.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-    from models.tasks import ClassificationTask
+    from models.learning import LearningTask
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -71,7 +71,7 @@ class FitResult:
 
 
 def fit(
-    task: ClassificationTask,
+    task: LearningTask,
     data: LightningDataModule,
     folder: Path,
     settings: TrainingSettings,
@@ -320,7 +320,7 @@ def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
 def _threads(network: Network) -> Iterator[None]:
     """Compute on one thread where steps are tiny: dividing them costs more than it saves, 20-fold on a busy machine."""
     before = torch.get_num_threads()
-    if isinstance(network, PixelNetwork):
+    if network.pixelwise:
         torch.set_num_threads(1)
     try:
         yield

@@ -25,6 +25,7 @@ def bundle(name="unet", settings=None, **changes):
         "time": [0.0],
         "mean": [0.1, 0.2],
         "std": [1.0, 2.0],
+        "task": {"name": "classification"},
         "legend": [{"name": n, "code": i + 1, "color": "#000000"} for i, n in enumerate(("Wald", "Straße", "Wasser"))],
         "temperature": 1.5,
         "figures": {"overall": 0.9},
@@ -64,7 +65,7 @@ def test_a_bundle_read_back_is_the_same(tmp_path, name, settings):
 
 def test_bundle_json_says_what_the_network_needs(saved):
     described = json.loads((saved / "bundle.json").read_text())
-    assert described["format"] == 2
+    assert described["format"] == 3
     assert described["network"]["halo"] == 10
     assert described["network"]["stride"] == 2
     assert described["versions"]["torch"] == torch.__version__.partition("+")[0] or described["versions"]["torch"]

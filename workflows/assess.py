@@ -12,7 +12,6 @@ import numpy as np
 from scipy.special import softmax
 
 from models.inference import scores
-from models.network import PixelNetwork
 from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError
 from pipeline.grid import BlockGrid, round_up
@@ -106,7 +105,7 @@ def assess(
         If a block failed after its retries.
     """
     where = store.places(round_, role)
-    if isinstance(bundle.network, PixelNetwork) and store.size == 1:
+    if bundle.network.pixelwise and store.size == 1:
         return Assessed(where, _of_samples(bundle, folder, store, store.indices(round_, role)))
     return Assessed(where, _of_blocks(bundle, folder, where, cubes, client))
 

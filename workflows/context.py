@@ -186,7 +186,7 @@ class Context:
         RequestError
             If the job trains on a table, and the network looks at more than one pixel.
         """
-        from models.network import PixelNetwork, build
+        from models.network import build
 
         table = self.table
         if table is not None:
@@ -200,7 +200,7 @@ class Context:
             dates=dates,
             classes=len(self.legend.classes),
         )
-        if table is not None and not isinstance(network, PixelNetwork):
+        if table is not None and not network.pixelwise:
             raise RequestError(
                 f"model.name: the network '{network.name}' looks at the land around a pixel, and a table of series holds "
                 f"single pixels; those that can learn from one are {', '.join(pixel_networks())}"

@@ -26,6 +26,7 @@ from pipeline.settings import (
 )
 
 Dates = tuple[datetime.date, datetime.date]
+TaskName = Literal["classification", "regression", "forecast", "reconstruction"]
 LayerName = Literal["classes", "confidence", "probabilities", "saliency"]
 
 
@@ -84,6 +85,12 @@ class Job(Settings):
 
     name: str = Field("", description="Name of the job. Default: the job file's stem.")
     output: str = Field("", description="Folder for everything that is made. Default: runs/<name>.")
+    task: TaskName = Field(
+        "classification",
+        description="What is learnt. classification: classes of labels; regression: a number that labels state; forecast: the "
+        "next dates of a series, which needs no labels; reconstruction: the imagery itself through a narrow code, which needs "
+        "none either.",
+    )
     imagery: list[ImagerySettings] = Field(
         [], description="The rasters; all are put on one grid. A table of labelled series (labels.series) needs none."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.network import NETWORKS, PixelNetwork, build, flop_per_pixel, network_class, parameters
+from models.network import NETWORKS, build, flop_per_pixel, network_class, parameters
 from workflows.console import Console, quantity
 
 # The cost depends on the imagery. A single scene of Sentinel-2's ten bands, or a season of them for networks that are made
@@ -18,7 +18,7 @@ def show_networks(console: Console) -> None:
         dates = _SEASON if kind.temporal else 1
         network = build(name, {}, bands=_BANDS, dates=dates, classes=_CLASSES)
         what = (kind.__doc__ or "").strip().split("\n")[0]
-        looks = "pixel" if issubclass(kind, PixelNetwork) else "land"
+        looks = "pixel" if network.pixelwise else "land"
         cost = quantity(flop_per_pixel(network))
         rows.append((name, looks, dates, f"{parameters(network):,}", network.halo, network.stride, cost, what))
     console.table(

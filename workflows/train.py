@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shutil
 import statistics as numbers
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from models.bundle import Bundle
 from models.calibration import expected_calibration_error, fit_temperature
-from models.tasks import ClassificationTask
-from models.training import FitResult, fit
-from pipeline.engine import cores, dask_client
+from models.training import FitResult
+from pipeline.engine import dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
-from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
-from pipeline.samples.datamodule import ChipDataModule
-from pipeline.samples.folds import TRAIN, VAL
+from pipeline.samples.folds import VAL
 from workflows.assess import assess, probabilities
-from workflows.console import duration
 from workflows.context import Context
+from workflows.learn import learn_round
 from workflows.prepare import prepare
 
 if TYPE_CHECKING:
@@ -84,7 +79,7 @@ class _Trainer:
         results, validated = [], []
         for i in self.rounds:
             name = f"fold {i + 1} of {len(self.rounds)}" if len(self.rounds) > 1 else "training"
-            bundle, result = self._round(i, name, None)
+            bundle, result = learn_round(self.context, self.store, i, name)
             results.append(result)
             folder = self.context.output.rounds / f"round-{i}" / "bundle"
             validated.append(assess(bundle, folder, self.store, i, VAL, self.context.imaged, client))
@@ -93,75 +88,9 @@ class _Trainer:
             console.note(
                 f"the network that maps learns from all labels for {epochs} epochs: the median best of the folds"
             )
-            bundle, result = self._round(ALL, "all labels", epochs)
+            bundle, result = learn_round(self.context, self.store, ALL, "all labels", epochs)
             results.append(result)
         return self._finish(bundle, results, validated)
-
-    def _round(self, round_: int | str, name: str, epochs: int | None) -> tuple[Bundle, FitResult]:
-        context = self.context
-        folder = context.output.rounds / (ALL if round_ == ALL else f"round-{round_}")
-        torch.set_num_threads(cores())
-        torch.manual_seed(self.settings.seed)
-        # Without a validation fold nothing picks an early state of the network: the schedule runs to its end.
-        drawn = context.table is None and context.labels.n_features > 0 and not context.labels.points
-        update: dict[str, Any] = {"loss": self.settings.loss.resolved(drawn=drawn)}
-        settings = self.settings.model_copy(update=update | ({"epochs": epochs} if epochs else {}))
-        bands = Statistics.from_moments(self.store.moments(round_))
-        network = context.network()
-        classes = len(context.legend.classes)
-        data = ChipDataModule(
-            self.store.path,
-            round_,
-            bands,
-            batch_size=self.settings.samples_per_step(
-                len(self.store.indices(round_, TRAIN)), single_pixels=self.store.size == 1
-            ),
-            augment=tuple(self.settings.augment),
-            sampling=self.settings.sampling,
-            seed=self.settings.seed,
-        )
-        task = ClassificationTask(
-            network, classes=classes, settings=settings, counts=self.store.counts(round_, TRAIN).tolist()
-        )
-        with context.console.progress(name, settings.epochs, "epochs") as tell:
-            result = fit(task, data, folder, settings, stop_after=epochs, progress=lambda i, n, _: tell(i, n))
-        if result.resumed_from:
-            context.console.note(f"{name}: resumed after epoch {result.resumed_from}")
-        best = result.history[result.best_epoch] if result.history else {}
-        shown = ", ".join(f"{k} {best[k]:.3f}" for k in ("val_loss", "val_macro_f1") if k in best)
-        context.console.note(
-            f"{name}: {len(result.history)} epochs in {duration(result.seconds)}, "
-            + (f"best {result.best_epoch + 1} ({shown})" if shown else "the last kept")
-        )
-        bundle = self._bundle(task.network, bands)
-        bundle.save(folder / "bundle")
-        return Bundle.load(folder / "bundle"), result
-
-    def _bundle(self, network: Any, bands: Statistics) -> Bundle:
-        context = self.context
-        # Of the last period: what a network that takes dates by place was shown, and what a reader is told.
-        last = context.imaged[-1] if context.imaged else None
-        time = self.store.time[0] if last is None else last.time
-        return Bundle(
-            network=network,
-            bands=list(self.store.attrs["bands"]),
-            dates=[d.isoformat() if d else None for d in last.dates] if last else [None] * len(time),
-            time=[float(t) for t in time],
-            mean=[float(v) for v in bands.mean],
-            std=[float(v) for v in bands.std],
-            legend=context.legend.to_json(),
-            temperature=1.0,
-            figures={},
-            training={},
-            imagery={
-                "bands": imagery_facts(context.cube) if context.imaged else {},
-                "temporal": context.job.temporal.model_dump(mode="json"),
-                "periods": list(self.store.attrs["periods"]),
-                "indices": list(context.job.indices),
-                "roles": dict(context.job.roles),
-            },
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
 
     def _finish(self, bundle: Bundle, results: list[FitResult], validated: list[Assessed]) -> Bundle:
         context, output = self.context, self.context.output
@@ -188,20 +117,6 @@ class _Trainer:
         write_json(output.rounds / "histories.json", [r.history for r in results])
         bundle.save(output.model)
         return Bundle.load(output.model)
-
-
-def imagery_facts(cube: Any) -> dict[str, Any]:
-    """Return what new imagery must share with the imagery that was trained on: scales, offsets and nodata per band."""
-    facts: dict[str, Any] = {}
-    for source in cube.sources:
-        for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
-            # What is not a number is never data; and JSON has no sign for it.
-            nodata = None if source.nodata is None or np.isnan(source.nodata) else source.nodata
-            fact = facts.setdefault(band, {"scaling": [], "nodata": nodata})
-            # They may change from date to date, as Sentinel-2's did.
-            if [scale, offset] not in fact["scaling"]:
-                fact["scaling"].append([scale, offset])
-    return facts
 
 
 def round_bundle(context: Context, round_: int) -> tuple[Bundle, Path]:

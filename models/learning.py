@@ -1,0 +1,139 @@
+"""What every training shares, whatever is learnt: the optimiser, the schedule, and means over an epoch."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import Metric
+
+from models.network import Network
+from models.settings import OptimizerSettings, TrainingSettings
+
+Batch = dict[str, Tensor]
+
+# The share of the learning rate that is left at the end of a cosine schedule.
+_FLOOR = 0.01
+
+
+class LearningTask(LightningModule, ABC):
+    """A network that learns by steps on batches.
+
+    Batches are dictionaries: ``cube`` (B, T, C, H, W) float32, ``valid`` (B, T, H, W) bool, ``time`` (B, T) float32, and what
+    the task needs beside them.
+
+    Each epoch ends with ``train_loss`` and, where there is a validation fold, ``val_loss``: exact over the fold, whatever
+    the batches.
+
+    Parameters
+    ----------
+    network : Network
+        What learns, and what is kept.
+    settings : TrainingSettings
+        Loss, optimiser and schedule.
+    """
+
+    def __init__(self, network: Network, settings: TrainingSettings) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.train_mean = Ratio()
+        self.val_mean = Ratio()
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of a batch and the sum of the weights in it; their ratio is the loss."""
+
+    def samples(self, batch: Batch) -> int:
+        """Return how many places are looked at in a batch, labelled or not."""
+        return batch["valid"][:, 0].numel()
+
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
+        """Return the loss of a batch; None, and no step, where nothing can be learnt from it."""
+        # A single pixel has no variance that batch normalisation could take; it comes again in another batch.
+        if self.samples(batch) < 2:
+            return None
+        total, weight = self.loss(batch)
+        if not weight > 0:
+            return None
+        self.train_mean.update(total.detach(), weight)
+        return total / weight
+
+    def on_train_epoch_end(self) -> None:
+        """Publish the mean loss of the epoch."""
+        if self.train_mean.update_called:
+            self.log("train_loss", self.train_mean.compute())
+        self.train_mean.reset()
+
+    def validation_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Add a batch to the figures of the validation fold."""
+        total, weight = self.loss(batch)
+        if weight > 0:
+            self.val_mean.update(total, weight)
+
+    def on_validation_epoch_end(self) -> None:
+        """Publish the figures of the validation fold."""
+        if self.val_mean.update_called:
+            self.log("val_loss", self.val_mean.compute())
+        self.val_mean.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimiser."""
+        return _optimizer(self.network, self.settings.optimizer)
+
+    def on_train_epoch_start(self) -> None:
+        """Set the learning rate of the epoch.
+
+        It is a function of the epoch alone, so a resumed training needs no state of a scheduler. The schedule spans
+        `epochs`, also where fewer are run.
+        """
+        share = 1.0
+        if self.settings.schedule == "cosine":
+            done = min(self.current_epoch / self.settings.epochs, 1.0)
+            share = _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
+        optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
+        for group in optimizer.param_groups:
+            group["lr"] = share * self.settings.optimizer.lr
+
+
+class Ratio(Metric):
+    """A sum over a sum of weights, over all batches and devices.
+
+    `torchmetrics.MeanMetric` either drops values that are not numbers, by which a broken training must be seen, or
+    (``nan_strategy="disable"``, torchmetrics 1.9) ignores the weights.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, weight: Tensor) -> None:
+        """Add a sum and its weight."""
+        self.total += total
+        self.weight += weight
+
+    def compute(self) -> Tensor:
+        """Return the ratio."""
+        return (self.total / self.weight).float()
+
+
+def _optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    # Decay is for weights that multiply inputs; biases and normalisation would only be biased by it.
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    kind: type[torch.optim.Adam] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.name]
+    return kind(groups, lr=settings.lr)

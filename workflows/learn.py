@@ -1,0 +1,158 @@
+"""One training: the samples of a round of the folds, a network, and the bundle that comes of them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from models.bundle import Bundle
+from models.tasks import ClassificationTask
+from models.training import FitResult, fit
+from pipeline.engine import cores
+from pipeline.imagery.statistics import Statistics
+from pipeline.samples.chips import ALL, ChipStore
+from pipeline.samples.datamodule import ChipDataModule
+from pipeline.samples.folds import TRAIN
+from workflows.console import duration
+
+if TYPE_CHECKING:
+    from models.learning import LearningTask
+    from models.network import Network
+    from models.settings import TrainingSettings
+    from workflows.context import Context
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+def learn_round(
+    context: Context, store: ChipStore, round_: int | str, name: str, epochs: int | None = None
+) -> tuple[Bundle, FitResult]:
+    """Train the network of one round in the run's own folder, tell how it went, and write its bundle there.
+
+    Parameters
+    ----------
+    context, store
+        The job, and its samples.
+    round_ : int or str
+        The round; ``"all"`` trains on every label.
+    name : str
+        What the user is told that this is.
+    epochs : int, optional
+        Run so many, under a schedule of that length. Default: as the job says.
+    """
+    folder = context.output.rounds / (ALL if round_ == ALL else f"round-{round_}")
+    with context.console.progress(name, context.job.training.epochs, "epochs") as tell:
+        bundle, result = learn(context, store, round_, folder, epochs=epochs, progress=lambda i, n, _: tell(i, n))
+    if result.resumed_from:
+        context.console.note(f"{name}: resumed after epoch {result.resumed_from}")
+    best = result.history[result.best_epoch] if result.history else {}
+    shown = ", ".join(f"{k} {best[k]:.3f}" for k in ("val_loss", "val_macro_f1") if k in best)
+    context.console.note(
+        f"{name}: {len(result.history)} epochs in {duration(result.seconds)}, "
+        + (f"best {result.best_epoch + 1} ({shown})" if shown else "the last kept")
+    )
+    bundle.save(folder / "bundle")
+    return Bundle.load(folder / "bundle"), result
+
+
+def learn(
+    context: Context,
+    store: ChipStore,
+    round_: int | str,
+    folder: Path,
+    *,
+    epochs: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Bundle, FitResult]:
+    """Train a new network on one round, in a folder of its own; resume what was begun there.
+
+    Returns
+    -------
+    tuple of Bundle and FitResult
+        The bundle is not yet written, and not calibrated.
+    """
+    torch.set_num_threads(cores())
+    torch.manual_seed(context.job.training.seed)
+    settings = _settings(context, epochs)
+    bands = Statistics.from_moments(store.moments(round_))
+    network = context.network()
+    data = ChipDataModule(
+        store.path,
+        round_,
+        bands,
+        batch_size=settings.samples_per_step(len(store.indices(round_, TRAIN)), single_pixels=store.size == 1),
+        augment=tuple(settings.augment),
+        sampling=settings.sampling,
+        seed=settings.seed,
+    )
+    task = _task(context, store, round_, network, settings)
+    result = fit(task, data, folder, settings, stop_after=epochs, progress=progress)
+    return _bundle(context, store, task.network, bands), result
+
+
+def _settings(context: Context, epochs: int | None) -> TrainingSettings:
+    """Return the job's training, with what depends on the labels decided."""
+    training = context.job.training
+    drawn = context.table is None and context.labels.n_features > 0 and not context.labels.points
+    update: dict[str, Any] = {"loss": training.loss.resolved(drawn=drawn)}
+    # Without a validation fold nothing picks an early state of the network: the schedule runs to its end.
+    return training.model_copy(update=update | ({"epochs": epochs} if epochs else {}))
+
+
+def _task(
+    context: Context, store: ChipStore, round_: int | str, network: Network, settings: TrainingSettings
+) -> LearningTask:
+    """Return what is learnt."""
+    return ClassificationTask(
+        network,
+        classes=len(context.legend.classes),
+        settings=settings,
+        counts=store.counts(round_, TRAIN).tolist(),
+        centred=network.centred,
+    )
+
+
+def _bundle(context: Context, store: ChipStore, network: Network, bands: Statistics) -> Bundle:
+    # Of the last period: what a network that takes dates by place was shown, and what a reader is told.
+    last = context.imaged[-1] if context.imaged else None
+    time = store.time[0] if last is None else last.time
+    return Bundle(
+        network=network,
+        bands=list(store.attrs["bands"]),
+        dates=[d.isoformat() if d else None for d in last.dates] if last else [None] * len(time),
+        time=[float(t) for t in time],
+        mean=[float(v) for v in bands.mean],
+        std=[float(v) for v in bands.std],
+        task={"name": context.job.task},
+        legend=context.legend.to_json(),
+        temperature=1.0,
+        figures={},
+        training={},
+        imagery={
+            "bands": imagery_facts(context.cube) if context.imaged else {},
+            "temporal": context.job.temporal.model_dump(mode="json"),
+            "periods": list(store.attrs["periods"]),
+            "indices": list(context.job.indices),
+            "roles": dict(context.job.roles),
+        },
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def imagery_facts(cube: Any) -> dict[str, Any]:
+    """Return what new imagery must share with the imagery that was trained on: scales, offsets and nodata per band."""
+    facts: dict[str, Any] = {}
+    for source in cube.sources:
+        for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
+            # What is not a number is never data; and JSON has no sign for it.
+            nodata = None if source.nodata is None or np.isnan(source.nodata) else source.nodata
+            fact = facts.setdefault(band, {"scaling": [], "nodata": nodata})
+            # They may change from date to date, as Sentinel-2's did.
+            if [scale, offset] not in fact["scaling"]:
+                fact["scaling"].append([scale, offset])
+    return facts
