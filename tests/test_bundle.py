@@ -113,7 +113,7 @@ def test_a_missing_file_is_named(saved, missing):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.update(format=3), r"has format 3, this version of landweave reads format 2"),
+        (lambda d: d.update(format=2), r"has format 2, this version of landweave reads format 3"),
         (lambda d: d.pop("mean"), r"lacks mean"),
         (lambda d: d["network"].pop("halo"), r"network lacks halo"),
         (lambda d: d.pop("format"), r"not the description of a trained model"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 _YEAR = 365.0  # days
 _TAU = 1000.0  # days, over 2 pi: the longest wavelength of the encoding of a day
 
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "maxout"]
 
 # In place where the library allows it: a layer's input is not needed again, and memory traffic is what costs.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -22,8 +22,11 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": lambda: nn.ELU(inplace=True),
     "gelu": nn.GELU,
     "silu": lambda: nn.SiLU(inplace=True),
+    "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
+    "maxout": lambda: Maxout(),
 }
+_PIECES = 2  # linear pieces of a maxout unit
 
 _UNTILEABLE = {
     "instance": "instance normalisation takes its mean and variance over the whole tile",
@@ -48,9 +51,23 @@ Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pool = Literal["max", "mean", "last", "attention"]
 
 
+class Maxout(nn.Module):
+    """The larger of two linear maps, per unit (Goodfellow et al. 2013): the first half of the channels against the second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, F, ...) of (N, 2 F, ...)."""
+        first, second = x.chunk(_PIECES, dim=1)
+        return torch.maximum(first, second)
+
+
 def activation(name: Activation) -> nn.Module:
-    """Return a new activation layer by name."""
+    """Return a new activation layer by name; what goes into it has `expanded` channels."""
     return _ACTIVATIONS[name]()
+
+
+def expanded(width: int, name: Activation) -> int:
+    """Return how many channels a layer must make, so that ``width`` are left behind its activation."""
+    return _PIECES * width if name == "maxout" else width
 
 
 def all_valid(valid: Tensor) -> bool:

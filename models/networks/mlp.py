@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.network import NetworkSettings, PixelNetwork
-from models.networks.layers import Activation, Dropout, Normalisation, activation
+from models.networks.layers import Activation, Dropout, Normalisation, activation, expanded
 
 
 class MLPSettings(NetworkSettings):
@@ -19,7 +19,7 @@ class MLPSettings(NetworkSettings):
         [64, 64], description="Units of each hidden layer. []: none, which is logistic regression."
     )
     activation: Activation = Field(
-        "relu", description="What follows each hidden layer: relu, leaky_relu, elu, gelu, silu, tanh."
+        "relu", description="What follows each hidden layer: relu, leaky_relu, elu, gelu, silu, sigmoid, tanh, maxout."
     )
     normalisation: Normalisation = Field("none", description="Normalisation of each hidden layer: batch or none.")
     dropout: Dropout = Field(0.1, description="Share of hidden units left out in each step of training.")
@@ -41,9 +41,10 @@ class MLP(PixelNetwork):
         width = dates * bands + (dates if dates > 1 else 0)
         layers: list[nn.Module] = []
         for units in settings.hidden:
-            layers.append(nn.Linear(width, units))
+            made = expanded(units, settings.activation)
+            layers.append(nn.Linear(width, made))
             if settings.normalisation == "batch":
-                layers.append(nn.BatchNorm1d(units))
+                layers.append(nn.BatchNorm1d(made))
             layers.append(activation(settings.activation))
             layers.append(nn.Dropout(settings.dropout))
             width = units

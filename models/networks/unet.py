@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.network import Network, NetworkSettings, masked
-from models.networks.layers import Activation, Dropout, Normalisation, activation
+from models.networks.layers import Activation, Dropout, Normalisation, activation, expanded
 from models.receptive import Span, receptive_radius
 
 _KERNEL = 3
@@ -32,7 +32,7 @@ class UNetSettings(NetworkSettings):
         0.1, description="Share of channels left out in each step of training, below full resolution."
     )
     activation: Activation = Field(
-        "relu", description="What follows each convolution: relu, leaky_relu, elu, gelu, silu, tanh."
+        "relu", description="What follows each convolution: relu, leaky_relu, elu, gelu, silu, sigmoid, tanh, maxout."
     )
     normalisation: Normalisation = Field("batch", description="Normalisation of each convolution: batch or none.")
     padding: Literal["zeros", "reflect", "replicate"] = Field(
@@ -74,11 +74,12 @@ class UNet(Network):
     def _block(self, inputs: int, outputs: int, level: int) -> nn.Sequential:
         settings = self.settings
         layers: list[nn.Module] = []
+        made = expanded(outputs, settings.activation)
         for i in range(_CONVS):
             layers.append(
                 nn.Conv2d(
                     inputs if i == 0 else outputs,
-                    outputs,
+                    made,
                     _KERNEL,
                     padding=_KERNEL // 2,
                     padding_mode=settings.padding,
@@ -86,7 +87,7 @@ class UNet(Network):
                 )
             )
             if settings.normalisation == "batch":
-                layers.append(nn.BatchNorm2d(outputs))
+                layers.append(nn.BatchNorm2d(made))
             layers.append(activation(settings.activation))
         if level > 0:
             layers.append(nn.Dropout2d(settings.dropout))
