@@ -227,6 +227,10 @@ class ChipSettings(Settings):
     size: int | None = Field(
         None, ge=1, description="Side of a chip in pixels. Default: the network's own (1 for pixel networks)."
     )
+    samples: int | Literal["auto"] = Field(
+        "auto",
+        description="Places drawn over the whole image where there are no labels; auto: 20,000 single pixels, or 1,000 chips.",
+    )
     max_per_class: int = Field(
         50_000,
         ge=1,

@@ -50,6 +50,10 @@ class Places:
     target: Array
     period: Array
 
+    def at(self, which: Array) -> Places:
+        """Return some of the places, by their numbers."""
+        return Places(self.rows[which], self.columns[which], self.target[which], self.period[which])
+
 
 @dataclass(frozen=True)
 class ChipStore:
