@@ -209,9 +209,29 @@ class Context:
 
     @cached_property
     def chip_size(self) -> int:
-        """Side of a chip in pixels."""
+        """Side of a chip in pixels, margins included.
+
+        Raises
+        ------
+        RequestError
+            If the job states another than the network's patches have.
+        """
+        network, stated = self.network(), self.job.chips.size
+        if not network.centred:
+            return stated or network.chip
+        patch = 2 * network.halo + 1
+        if stated not in (None, patch):
+            raise RequestError(
+                f"chips.size: found {stated}, but the network '{network.name}' learns from patches of {patch} x {patch} pixels, "
+                "all that it sees around a label; leave chips.size out, or change the network's own settings"
+            )
+        return patch
+
+    @cached_property
+    def chip_margin(self) -> int:
+        """Pixels on each side of a chip that hold values and no labels: the halo, where chips are patches."""
         network = self.network()
-        return self.job.chips.size or network.chip
+        return network.halo if network.centred else 0
 
     @cached_property
     def software(self) -> dict[str, str]:
@@ -253,7 +273,12 @@ class Context:
             },
             "classes": None if job.classes is None else [c.model_dump(mode="json") for c in job.classes],
             "folds": job.folds.model_dump(mode="json"),
-            "chips": {"size": self.chip_size, "max_per_class": job.chips.max_per_class, "buffer": self.folds.buffer},
+            "chips": {
+                "size": self.chip_size,
+                "margin": self.chip_margin,
+                "max_per_class": job.chips.max_per_class,
+                "buffer": self.folds.buffer,
+            },
             "software": self.software,
         }
 

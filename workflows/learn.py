@@ -85,7 +85,7 @@ def learn(
         store.path,
         round_,
         bands,
-        batch_size=settings.samples_per_step(len(store.indices(round_, TRAIN)), single_pixels=store.size == 1),
+        batch_size=settings.samples_per_step(len(store.indices(round_, TRAIN)), store.kind),
         augment=tuple(settings.augment),
         sampling=settings.sampling,
         seed=settings.seed,
@@ -113,7 +113,7 @@ def _task(
         classes=len(context.legend.classes),
         settings=settings,
         counts=store.counts(round_, TRAIN).tolist(),
-        centred=network.centred,
+        centred=store.kind == "patches",
     )
 
 
