@@ -80,7 +80,7 @@ def assess(
     bundle: Bundle,
     folder: Path,
     store: ChipStore,
-    round_: int,
+    round_: int | str,
     role: int,
     cubes: Sequence[Cube],
     client: Client,

@@ -122,7 +122,7 @@ class Context:
     def _drawn(self) -> Labels:
         from pipeline.samples.unlabelled import draw_places
 
-        cell, number = self.chip_size, self.job.chips.samples
+        cell, number = self.chip_size - 2 * self.chip_margin, self.job.chips.samples
         if number == "auto":
             number = _CHIPS if cell > 1 else _PIXELS
         return draw_places(self.cube.geobox, cell=cell, number=number, seed=self.job.folds.seed)
@@ -137,6 +137,8 @@ class Context:
         """The imagery of each period in which labels hold, all of as many dates; the whole imagery where they always do."""
         from pipeline.imagery.periods import cubes_of
 
+        if self.job.labels is None:
+            return (self.cube,)
         cubes, notes = cubes_of(self.cube, self.labels.periods)
         self.say(notes)
         return cubes
@@ -248,9 +250,29 @@ class Context:
 
     @cached_property
     def chip_size(self) -> int:
-        """Side of a chip in pixels."""
+        """Side of a chip in pixels, margins included.
+
+        Raises
+        ------
+        RequestError
+            If the job states another than the network's patches have.
+        """
+        network, stated = self.network(), self.job.chips.size
+        if not network.centred:
+            return stated or network.chip
+        patch = 2 * network.halo + 1
+        if stated not in (None, patch):
+            raise RequestError(
+                f"chips.size: found {stated}, but the network '{network.name}' learns from patches of {patch} x {patch} pixels, "
+                "all that it sees around a label; leave chips.size out, or change the network's own settings"
+            )
+        return patch
+
+    @cached_property
+    def chip_margin(self) -> int:
+        """Pixels on each side of a chip that hold values and no labels: the halo, where chips are patches."""
         network = self.network()
-        return self.job.chips.size or network.chip
+        return network.halo if network.centred else 0
 
     @cached_property
     def software(self) -> dict[str, str]:
@@ -293,7 +315,8 @@ class Context:
             },
             "classes": None if job.classes is None else [c.model_dump(mode="json") for c in job.classes],
             "folds": job.folds.model_dump(mode="json"),
-            "chips": job.chips.model_dump(mode="json") | {"size": self.chip_size, "buffer": self.folds.buffer},
+            "chips": job.chips.model_dump(mode="json")
+            | {"size": self.chip_size, "margin": self.chip_margin, "buffer": self.folds.buffer},
             "software": self.software,
         }
 

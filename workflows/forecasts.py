@@ -101,7 +101,10 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
     }
     ramps = []
     if "change" in layers:
-        caption = "Root mean square, over days and bands, of what came minus what was to be expected, in standard deviations of the validation error. Far above 1: the land did not do what it used to do."  # fmt: skip
+        caption = (
+            "Root mean square, over days and bands, of what came minus what was to be expected, in standard deviations of the "
+            "validation error. Far above 1: the land did not do what it used to do."
+        )
         ramps.append(RampFigure.of(layers["change"], "Change", caption, colors="magma"))
     if "forecast" in layers:
         caption = f"{figures['days'][0]}, first band. The file holds a band for each day and band."
@@ -111,7 +114,8 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
     made = [
         Section(
             title="How good the forecast is",
-            text="Root mean square errors on the last dates, per band in its own units. The naive forecast is what was seen on the nearest date of the year before.",
+            text="Root mean square errors on the last dates, per band in its own units. The naive forecast is what was seen on "
+            "the nearest date of the year before.",
             columns=("Band", "Network", "The year before"), rows=rows, ramps=ramps,
         ),
         Section(

@@ -69,7 +69,8 @@ def naive_of(cube: Cube, horizon: Horizon) -> list[int]:
         back = day - _YEAR
         while back > seen[-1]:
             back -= _YEAR
-        closest = min(range(len(seen)), key=lambda i, back=back: abs(seen[i] - back))
+        away = [abs(d - back) for d in seen]
+        closest = away.index(min(away))
         # Half a step at most; a history that begins later does not know that season.
         early = back < seen[0] - (seen[-1] - seen[0]) / max(1, len(seen) - 1) / 2
         found.append(len(seen) - 1 if early else closest)

@@ -56,8 +56,8 @@ class PredictSettings(Settings):
     layers: Annotated[list[LayerName], Field(min_length=1)] | Literal["auto"] = Field(
         "auto",
         description="Rasters to make. Of a classification: classes, confidence, probabilities, saliency (auto: all but "
-        "probabilities). Of a regression: value, saliency. Of a reconstruction: classes (clusters), reconstruction_error, anomaly "
-        "(auto: these three), embedding. Of a forecast: forecast, surprise, change.",
+        "probabilities). Of a regression: value, saliency. Of a reconstruction: classes (clusters), "
+        "reconstruction_error, anomaly (auto: these three), embedding. Of a forecast: forecast, surprise, change.",
     )
     block: int | Literal["auto"] = Field(
         "auto", description="Side of a block's core in pixels; auto: from the network and the memory budget."

@@ -12,7 +12,7 @@ import torch
 
 from models.bundle import Bundle
 from models.forecasting import ForecastTask
-from models.network import EncodingNetwork
+from models.networks.coding import CodingNetwork
 from models.reconstruction import ReconstructionTask
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
@@ -89,7 +89,7 @@ def learn(
         store.path,
         round_,
         bands,
-        batch_size=settings.samples_per_step(len(store.indices(round_, TRAIN)), single_pixels=store.size == 1),
+        batch_size=settings.samples_per_step(len(store.indices(round_, TRAIN)), store.kind),
         augment=tuple(settings.augment),
         sampling=settings.sampling,
         seed=settings.seed,
@@ -116,14 +116,14 @@ def _task(
     if name == "forecast":
         return ForecastTask(network, settings, context.horizon)
     if name == "reconstruction":
-        assert isinstance(network, EncodingNetwork)
+        assert isinstance(network, CodingNetwork)
         return ReconstructionTask(network, settings)
     return ClassificationTask(
         network,
         classes=len(context.legend.classes),
         settings=settings,
         counts=store.counts(round_, TRAIN).tolist(),
-        centred=network.centred,
+        centred=store.kind == "patches",
     )
 
 

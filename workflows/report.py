@@ -78,8 +78,8 @@ class ReportData:
     legend : sequence
         Classes in order: objects with ``name``, ``code``, ``color``.
     accuracy : mapping or None
-        Of a classification, as accuracy.json: ``n``, ``overall``, ``kappa``, ``macro_f1``, ``classes``, ``confusion`` (rows = reference,
-        columns = map). Figures that do not exist are None.
+        Of a classification, as accuracy.json: ``n``, ``overall``, ``kappa``, ``macro_f1``, ``classes``, ``confusion``
+        (rows = reference, columns = map). Figures that do not exist are None.
     forest : mapping or None
         The same for the random forest.
     evaluated : str

@@ -8,18 +8,15 @@ import statistics as numbers
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from models.bundle import Bundle
-from models.calibration import expected_calibration_error, fit_temperature
-from models.training import FitResult
 from pipeline.engine import dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
 from pipeline.samples.chips import ALL, ChipStore
-from pipeline.samples.folds import VAL
-from workflows.assess import assess, probabilities
+from pipeline.samples.folds import TRAIN, VAL
+from workflows.assess import assess
 from workflows.context import Context
+from workflows.finishing import MEASURED, calibrated, clustered, spread
 from workflows.learn import learn_round
 from workflows.prepare import prepare
 

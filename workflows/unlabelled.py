@@ -115,7 +115,9 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
     if "anomaly" in layers:
         caption = "Share of the validation samples that were given back better. Look first where it is nearly 1."
         ramps.append(RampFigure.of(layers["anomaly"], "Anomaly", caption, colors="inferno", span=(0.0, 1.0)))
-    text = "Errors in standard deviations of the bands, on the test fold; what is explained is the share of the variance."
+    text = (
+        "Errors in standard deviations of the bands, on the test fold; what is explained is the share of the variance."
+    )
     made = [
         Section(
             title="What the code holds", text=text, columns=("Model", "Error", "Explained"), rows=error_rows(figures),
@@ -125,11 +127,15 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
     if figures["clusters"]:
         total = sum(c["ha"] for c in figures["clusters"]) or 1.0
         silhouette = figures["silhouette"]
+        apart = (
+            ""
+            if silhouette is None
+            else f" Mean silhouette on the test fold: {silhouette:.2f} (1: far apart; 0: touching)."
+        )
         made.append(
             Section(
                 title="Clusters",
-                text="K-means on the embedding of training samples; colours mean nothing but likeness."
-                + ("" if silhouette is None else f" Mean silhouette on the test fold: {silhouette:.2f} (1: far apart, 0: touching)."),
+                text="K-means on the embedding of training samples; colours mean nothing but likeness." + apart,
                 columns=("Cluster", "Code", "Pixels", "Counted, ha", "Share, %"),
                 rows=[(c["name"], c["code"], c["pixels"], c["ha"], 100 * c["ha"] / total) for c in figures["clusters"]],
             )

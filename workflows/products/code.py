@@ -82,7 +82,8 @@ class Code(Product):
         e, h, w = embedding.shape
         flat = embedding.reshape(e, h * w).T.double().cpu()
         nearest = torch.cdist(flat, self.centres).argmin(1).reshape(h, w).numpy()
-        return np.asarray(Legend.from_json(self.bundle.legend).codes)[nearest]
+        codes: Array = np.asarray(Legend.from_json(self.bundle.legend).codes)[nearest]
+        return codes
 
 
 def quantile(error: Array, known: Array) -> Array:

@@ -91,7 +91,6 @@ class Forecast(Product):
                 made["change"] = root_mean_square(surprise)[None]
         return made
 
-
     def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:
         """Return what was expected, what came, and the naive forecast, (3 * S * Cb, h, w), normalised; NaN where unknown."""
         known = cube.masked_fill(~valid[:, None], torch.nan)[:, self.chosen]
