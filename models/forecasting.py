@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.learning import Batch, LearningTask
-from models.network import ModelError, Network
+from models.network import ModelError, Network, masked
 from models.settings import TrainingSettings
 
 
@@ -30,6 +31,9 @@ class Horizon:
     shift : tuple of float
         Per first date of a window: what is added to the days of the series, so that they count from the first day of that
         date's year; (T,).
+    naive : tuple of tuple of int
+        Per first date of a window: the seen dates, by their places in the window, that are the naive forecast of each date
+        to come; (T, S).
     """
 
     dates: int
@@ -37,6 +41,7 @@ class Horizon:
     steps: int
     bands: tuple[int, ...]
     shift: tuple[float, ...]
+    naive: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
         if self.trained < 1:
@@ -62,20 +67,43 @@ class Horizon:
         return self.dates - self.history - self.steps
 
     def window(self, batch: Batch, start: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-        """Return what a network sees of a batch of whole series from a date on, what came, and where that is known.
+        """Return what a network sees of a batch of whole series from a date on, what it is to add, and where that is known.
 
         Returns
         -------
         tuple
-            Cube, valid and time of ``history`` dates, as `Network.forward` takes them; the ``steps`` dates that came,
-            (B, S * Cb, H, W); and whether they are known, (B, S * Cb, H, W) bool.
+            Cube, valid and time of ``history`` dates, as `Network.forward` takes them; the ``steps`` dates that came minus
+            the naive forecast, (B, S * Cb, H, W); and whether they are known, (B, S * Cb, H, W) bool.
         """
         middle, end = start + self.history, start + self.history + self.steps
         seen = slice(start, middle)
         inputs = batch["cube"][:, seen], batch["valid"][:, seen], batch["time"][:, seen] + self.shift[start]
         came = batch["cube"][:, middle:end][:, :, list(self.bands)].flatten(1, 2)
         known = batch["valid"][:, middle:end].repeat_interleave(len(self.bands), dim=1)
-        return inputs, came, known
+        return inputs, came - naive(*inputs[:2], self.naive[start], self.bands), known
+
+
+def naive(cube: Tensor, valid: Tensor, places: Sequence[int], bands: Sequence[int]) -> Tensor:
+    """Return the naive forecast: the values of one seen date for each date to come, the mean (zero) where it is not valid.
+
+    Networks learn what to add to it. To repeat the last season is easy, and where little is known it is best; a network
+    that had to learn that first would need many more series.
+
+    Parameters
+    ----------
+    cube, valid : Tensor
+        What is seen; (B, T, C, H, W) float32, (B, T, H, W) bool.
+    places : sequence of int
+        A seen date for each date to come; (S,).
+    bands : sequence of int
+        Places of the bands that are forecast; (Cb,).
+
+    Returns
+    -------
+    Tensor
+        (B, S * Cb, H, W) float32.
+    """
+    return masked(cube, valid)[:, list(places)][:, :, list(bands)].flatten(1, 2)
 
 
 class ForecastTask(LearningTask):
@@ -86,7 +114,8 @@ class ForecastTask(LearningTask):
     Parameters
     ----------
     network : Network
-        Made for `Horizon.history` dates and S * Cb scores: the normalised values to come, dates before bands.
+        Made for `Horizon.history` dates and S * Cb scores: what is added to the naive forecast of the normalised values to
+        come, dates before bands.
     settings : TrainingSettings
         Optimiser and schedule; the loss is the mean squared error.
     horizon : Horizon
@@ -105,8 +134,8 @@ class ForecastTask(LearningTask):
         start = self.horizon.validated
         if self.training:
             start = int(torch.randint(self.horizon.trained, ()))
-        inputs, came, known = self.horizon.window(batch, start)
+        inputs, wanted, known = self.horizon.window(batch, start)
         # Where nothing was seen there is nothing to go by.
         known = known & inputs[1].any(1, keepdim=True) & (batch["labels"] >= 0)[:, None]
-        error = (self.network(*inputs).float() - came)[known]
+        error = (self.network(*inputs).float() - wanted)[known]
         return (error**2).sum(), known.sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from models.forecasting import Horizon
@@ -48,6 +49,9 @@ def horizon_of(cube: Cube, settings: ForecastSettings) -> Horizon:
         steps=settings.steps,
         bands=tuple(cube.bands.index(b) for b in bands),
         shift=tuple(float((first - start).days) for start in starts if start is not None),
+        naive=tuple(
+            _naive(days[i : i + history], days[i + history : i + history + settings.steps]) for i in range(len(days))
+        ),
     )
 
 
@@ -57,21 +61,18 @@ def window_of(cube: Cube, horizon: Horizon, start: int) -> Cube:
     return dataclasses.replace(cube, dates=dates, origin=origin_of(dates[0]))
 
 
-def naive_of(cube: Cube, horizon: Horizon) -> list[int]:
-    """Return for each date to come the seen date of its naive forecast, by its place in the history.
+def _naive(seen: Sequence[datetime.date], to_come: Sequence[datetime.date]) -> tuple[int, ...]:
+    """Return for each date to come the seen date of its naive forecast, by its place.
 
     That is the date nearest to the same day of the year before; the last one seen, where the history is shorter than that.
     """
-    days = [d for d in cube.dates[horizon.tested :] if d is not None]
-    seen, to_come = days[: horizon.history], days[horizon.history :]
     found = []
     for day in to_come:
         back = day - _YEAR
         while back > seen[-1]:
             back -= _YEAR
         away = [abs(d - back) for d in seen]
-        closest = away.index(min(away))
         # Half a step at most; a history that begins later does not know that season.
         early = back < seen[0] - (seen[-1] - seen[0]) / max(1, len(seen) - 1) / 2
-        found.append(len(seen) - 1 if early else closest)
-    return found
+        found.append(len(seen) - 1 if early else away.index(min(away)))
+    return tuple(found)

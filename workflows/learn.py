@@ -22,7 +22,7 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN
 from workflows.console import duration
-from workflows.horizons import naive_of, window_of
+from workflows.horizons import window_of
 
 if TYPE_CHECKING:
     from models.learning import LearningTask
@@ -135,7 +135,7 @@ def _meaning(context: Context, store: ChipStore) -> dict[str, Any]:
             "name": "forecast",
             "steps": horizon.steps,
             "bands": [store.attrs["bands"][i] for i in horizon.bands],
-            "naive": naive_of(context.cube, horizon),
+            "naive": list(horizon.naive[horizon.tested]),
         }
     return {"name": context.job.task}
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.forecasting import naive
 from pipeline.errors import BundleError
 from pipeline.maps.layers import Layer
 from workflows.products.product import Array, Product
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forecast(Product):
-    """Outputs are the normalised values of the dates to come: steps, each with the bands that are forecast."""
+    """Outputs are what is added to the naive forecast of the dates to come: steps, each with the bands that are forecast."""
 
     @property
     def steps(self) -> int:
@@ -75,7 +76,8 @@ class Forecast(Product):
 
     def made(self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor) -> dict[str, Array]:
         """Return the forecast in units of the imagery, and the surprise; see `Product.made`."""
-        expected = outputs.float().cpu().numpy().reshape(self.steps, len(self.chosen), *outputs.shape[1:])
+        flat = self.expected(outputs, cube, valid)
+        expected = flat.cpu().numpy().reshape(self.steps, len(self.chosen), *outputs.shape[1:])
         made: dict[str, Array] = {}
         if "forecast" in wanted:
             mean, std = (np.asarray(v)[self.chosen][:, None, None] for v in (self.bundle.mean, self.bundle.std))
@@ -94,8 +96,13 @@ class Forecast(Product):
     def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:
         """Return what was expected, what came, and the naive forecast, (3 * S * Cb, h, w), normalised; NaN where unknown."""
         known = cube.masked_fill(~valid[:, None], torch.nan)[:, self.chosen]
-        naive = known[self.bundle.task["naive"]]
-        return torch.cat([outputs, known[-self.steps :].flatten(0, 1), naive.flatten(0, 1)])
+        before = known[self.bundle.task["naive"]]
+        expected = self.expected(outputs, cube, valid)
+        return torch.cat([expected, known[-self.steps :].flatten(0, 1), before.flatten(0, 1)])
+
+    def expected(self, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:
+        """Return the normalised forecast, (S * Cb, h, w)."""
+        return outputs.float() + naive(cube[None], valid[None], self.bundle.task["naive"], self.chosen)[0]
 
     def parts(self, measured: Array) -> tuple[Array, Array, Array]:
         """Return what was expected, what came, and the naive forecast of places (n, 3 * S * Cb): (n, S, Cb) float64 each."""
