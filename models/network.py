@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 # One line per network. Classes are imported when first asked for: the command line must not wait for all of them.
 NETWORKS: dict[str, str] = {
     "mlp": "models.networks.mlp:MLP",
+    "cnn": "models.networks.cnn:CNN",
     "tempcnn": "models.networks.tempcnn:TempCNN",
     "rnn": "models.networks.recurrent:RNN",
     "lstm": "models.networks.recurrent:LSTM",
