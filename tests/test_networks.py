@@ -35,6 +35,10 @@ VARIANTS = [
     ("cnn", {"filters": [3], "pool": 1, "patch": 3, "hidden": [], "normalisation": "none", "activation": "tanh"}),
     ("cnn", {"filters": [2, 3, 4], "pool": [2, 1, 2], "patch": 15, "hidden": [4], "pooling": "average"}),
     ("cnn", {"filters": [2, 3], "stride": [2, 1], "pool": [1, 2], "patch": 9, "pooling": "l2"}),
+    ("resnet", {"width": 3}),
+    ("resnet", {"width": 2, "dilations": [3, 1], "normalisation": "none", "activation": "maxout"}),
+    ("spectral", {"filters": [2, 3], "width": 4, "hidden": [3]}),
+    ("spectral", {"filters": [2], "kernel": 3, "stride": 1, "width": 3, "hidden": [], "components": 2}),
 ]
 
 
@@ -60,6 +64,8 @@ TEMPORAL = [
 def made(name: str, settings: dict, *, bands: int = 2, dates: int = 1, classes: int = 3, seed: int = 0) -> Network:
     torch.manual_seed(seed)
     network = build(name, settings, bands=bands, dates=dates, classes=classes)
+    if network.components:
+        network.project(torch.cov(torch.randn(bands, 9)))
     for module in network.modules():  # statistics as after some training
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.uniform_(-0.2, 0.2)
@@ -95,6 +101,9 @@ def test_the_radius_is_exactly_what_an_input_reaches(name, settings, dates):
         ("convlstm", {"hidden": 2, "layers": 3}, 2),
         ("utae", {"width": 2, "heads": 2, "attention": 4}, 2),
         ("cnn", {"filters": [3, 4]}, 2),
+        ("resnet", {"width": 3, "dilations": [1, 2, 4]}, 1),
+        ("resnet", {"width": 2, "dilations": [4, 1]}, 2),
+        ("spectral", {"filters": [2, 3], "width": 4, "hidden": [3]}, 2),
         ("cnn", {"filters": [2, 3], "stride": [2, 1], "pool": [1, 2], "patch": 9, "pooling": "l2"}, 1),
     ],
 )
