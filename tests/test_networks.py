@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from models.network import (
     NETWORKS,
@@ -19,7 +20,7 @@ from models.network import (
     network_class,
     parameters,
 )
-from tests.oracles import gradient_support, padded_window, seen_from, tiled_scores
+from tests.oracles import gradient_support, padded_window, resnet_by_hand, seen_from, tiled_scores
 
 torch.set_num_threads(1)
 
@@ -35,8 +36,8 @@ VARIANTS = [
     ("cnn", {"filters": [3], "pool": 1, "patch": 3, "hidden": [], "normalisation": "none", "activation": "tanh"}),
     ("cnn", {"filters": [2, 3, 4], "pool": [2, 1, 2], "patch": 15, "hidden": [4], "pooling": "average"}),
     ("cnn", {"filters": [2, 3], "stride": [2, 1], "pool": [1, 2], "patch": 9, "pooling": "l2"}),
-    ("resnet", {"width": 3}),
-    ("resnet", {"width": 2, "dilations": [3, 1], "normalisation": "none", "activation": "maxout"}),
+    ("resnet", {"width": 3, "dilations": [1, 2]}),
+    ("resnet", {"width": 2, "dilations": [3], "normalisation": "none", "activation": "maxout"}),
     ("spectral", {"filters": [2, 3], "width": 4, "hidden": [3]}),
     ("spectral", {"filters": [2], "kernel": 3, "stride": 1, "width": 3, "hidden": [], "components": 2}),
 ]
@@ -160,6 +161,48 @@ def test_without_hidden_layers_the_mlp_is_logistic_regression():
     expected = torch.einsum("kc,bchw->bkhw", linear.weight, cube[:, 0]) + linear.bias[:, None, None]
     found = network(cube, torch.ones(1, 1, 2, 2, dtype=torch.bool), torch.zeros(1, 1))
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dilations", [[1], [2, 3, 1]])
+def test_a_residual_network_is_its_sums_written_out(dilations):
+    network = made("resnet", {"width": 3, "dilations": dilations}, dates=2)
+    cube, valid = torch.randn(1, 2, 2, 9, 7), torch.rand(1, 2, 9, 7) < 0.8
+    with torch.no_grad():
+        found = network(cube, valid, torch.zeros(1, 2))[0]
+    expected = torch.from_numpy(resnet_by_hand(network, cube[0].numpy(), valid[0].numpy()))
+    assert torch.allclose(found.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_dilated_network_sees_every_pixel_around_and_no_lattice():
+    network = made("resnet", {"width": 3, "normalisation": "none"})
+    for block in network.blocks:
+        for parameter in block.parameters():
+            torch.nn.init.constant_(parameter, 0.1)
+    side = 2 * network.radius + 1
+    support = gradient_support(network, network.radius, network.radius, side, draws=1)
+    assert support.all()
+
+
+@pytest.mark.parametrize(("name", "settings"), [v for v in VARIANTS if v[0] in ("cnn", "resnet", "spectral")])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_it_overfits_one_batch(name, settings, classes):
+    torch.manual_seed(0)
+    wide = {"width": 16, "filters": [16] * len(settings.get("filters", [])), "hidden": [16]}
+    wide = {key: value for key, value in wide.items() if key in settings}
+    network = made(name, settings | wide | {"dropout": 0.0}, classes=classes).train()
+    side = network.chip if network.centred else 8
+    cube, valid = torch.randn(8, 1, 2, side, side), torch.rand(8, 1, side, side) < 0.9
+    inputs = cube, valid, torch.zeros(8, 1)
+    found = network.centre(*inputs) if network.centred else network(*inputs)[..., 3, 3]
+    target = torch.randn_like(found) if classes == 1 else torch.arange(8) % classes
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        found = network.centre(*inputs) if network.centred else network(*inputs)[..., 3, 3]
+        loss = F.mse_loss(found, target) if classes == 1 else F.cross_entropy(found, target)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
 
 
 def test_a_million_parameters_can_be_reached():
