@@ -288,6 +288,9 @@ def test_statistics_are_those_of_the_labelled_training_pixels(
         found = Statistics.from_moments(store.moments(round_))
         np.testing.assert_allclose(found.mean, values.mean((0, 2)), rtol=1e-5)
         np.testing.assert_allclose(found.std, values.std((0, 2)), rtol=1e-4)
+        normal = (values - found.mean[:, None]) / found.std[:, None]
+        expected = np.cov(np.moveaxis(normal, 1, 0).reshape(len(found.mean), -1))
+        np.testing.assert_allclose(store.covariance(round_, found), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 16])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from models.network import (
     NETWORKS,
@@ -19,7 +20,7 @@ from models.network import (
     network_class,
     parameters,
 )
-from tests.oracles import gradient_support, padded_window, seen_from, tiled_scores
+from tests.oracles import gradient_support, padded_window, resnet_by_hand, seen_from, tiled_scores
 
 torch.set_num_threads(1)
 
@@ -31,6 +32,14 @@ VARIANTS = [
     ("unet", {"width": 2, "depth": 2, "padding": "reflect"}),
     ("unet", {"width": 2, "depth": 2, "normalisation": "none", "activation": "silu"}),
     ("unet", {"width": 1, "depth": 3, "padding": "replicate"}),
+    ("cnn", {"filters": [3, 4]}),
+    ("cnn", {"filters": [3], "pool": 1, "patch": 3, "hidden": [], "normalisation": "none", "activation": "tanh"}),
+    ("cnn", {"filters": [2, 3, 4], "pool": [2, 1, 2], "patch": 15, "hidden": [4], "pooling": "average"}),
+    ("cnn", {"filters": [2, 3], "stride": [2, 1], "pool": [1, 2], "patch": 9, "pooling": "l2"}),
+    ("resnet", {"width": 3, "dilations": [1, 2]}),
+    ("resnet", {"width": 2, "dilations": [3], "normalisation": "none", "activation": "maxout"}),
+    ("spectral", {"filters": [2, 3], "width": 4, "hidden": [3]}),
+    ("spectral", {"filters": [2], "kernel": 3, "stride": 1, "width": 3, "hidden": [], "components": 2}),
 ]
 
 
@@ -56,6 +65,8 @@ TEMPORAL = [
 def made(name: str, settings: dict, *, bands: int = 2, dates: int = 1, classes: int = 3, seed: int = 0) -> Network:
     torch.manual_seed(seed)
     network = build(name, settings, bands=bands, dates=dates, classes=classes)
+    if network.components:
+        network.project(torch.cov(torch.randn(bands, 9)))
     for module in network.modules():  # statistics as after some training
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.uniform_(-0.2, 0.2)
@@ -90,6 +101,11 @@ def test_the_radius_is_exactly_what_an_input_reaches(name, settings, dates):
         ("convlstm", {"hidden": 2}, 3),
         ("convlstm", {"hidden": 2, "layers": 3}, 2),
         ("utae", {"width": 2, "heads": 2, "attention": 4}, 2),
+        ("cnn", {"filters": [3, 4]}, 2),
+        ("resnet", {"width": 3, "dilations": [1, 2, 4]}, 1),
+        ("resnet", {"width": 2, "dilations": [4, 1]}, 2),
+        ("spectral", {"filters": [2, 3], "width": 4, "hidden": [3]}, 2),
+        ("cnn", {"filters": [2, 3], "stride": [2, 1], "pool": [1, 2], "patch": 9, "pooling": "l2"}, 1),
     ],
 )
 def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(name, settings, dates):
@@ -103,7 +119,7 @@ def test_the_support_of_the_gradient_lies_within_the_halo_and_fills_the_radius(n
     assert reach == network.radius <= network.halo
 
 
-@pytest.mark.parametrize(("name", "settings"), VARIANTS[:6] + TEMPORAL)
+@pytest.mark.parametrize(("name", "settings"), [v for v in VARIANTS if v[1].get("depth") != 3] + TEMPORAL)
 @examples(max_examples=4, deadline=None)
 @given(h=st.integers(1, 41), w=st.integers(1, 41), size=st.integers(1, 9), seed=st.integers(0, 9))
 def test_scores_do_not_depend_on_how_a_scene_is_cut(name, settings, h, w, size, seed):
@@ -147,6 +163,48 @@ def test_without_hidden_layers_the_mlp_is_logistic_regression():
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("dilations", [[1], [2, 3, 1]])
+def test_a_residual_network_is_its_sums_written_out(dilations):
+    network = made("resnet", {"width": 3, "dilations": dilations}, dates=2)
+    cube, valid = torch.randn(1, 2, 2, 9, 7), torch.rand(1, 2, 9, 7) < 0.8
+    with torch.no_grad():
+        found = network(cube, valid, torch.zeros(1, 2))[0]
+    expected = torch.from_numpy(resnet_by_hand(network, cube[0].numpy(), valid[0].numpy()))
+    assert torch.allclose(found.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_dilated_network_sees_every_pixel_around_and_no_lattice():
+    network = made("resnet", {"width": 3, "normalisation": "none"})
+    for block in network.blocks:
+        for parameter in block.parameters():
+            torch.nn.init.constant_(parameter, 0.1)
+    side = 2 * network.radius + 1
+    support = gradient_support(network, network.radius, network.radius, side, draws=1)
+    assert support.all()
+
+
+@pytest.mark.parametrize(("name", "settings"), [v for v in VARIANTS if v[0] in ("cnn", "resnet", "spectral")])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_it_overfits_one_batch(name, settings, classes):
+    torch.manual_seed(0)
+    wide = {"width": 16, "filters": [16] * len(settings.get("filters", [])), "hidden": [16]}
+    wide = {key: value for key, value in wide.items() if key in settings}
+    network = made(name, settings | wide | {"dropout": 0.0}, classes=classes).train()
+    side = network.chip if network.centred else 8
+    cube, valid = torch.randn(8, 1, 2, side, side), torch.rand(8, 1, side, side) < 0.9
+    inputs = cube, valid, torch.zeros(8, 1)
+    found = network.centre(*inputs) if network.centred else network(*inputs)[..., 3, 3]
+    target = torch.randn_like(found) if classes == 1 else torch.arange(8) % classes
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        found = network.centre(*inputs) if network.centred else network(*inputs)[..., 3, 3]
+        loss = F.mse_loss(found, target) if classes == 1 else F.cross_entropy(found, target)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
+
+
 def test_a_million_parameters_can_be_reached():
     network = build("unet", {"width": 32, "depth": 3}, bands=4, dates=1, classes=8)
     assert parameters(network) > 1e6
@@ -175,6 +233,13 @@ def test_a_wrong_setting_is_refused_with_its_place(settings, words):
 def test_no_class_is_refused():
     with pytest.raises(ModelError, match="at least 1 classes, got 0"):
         build("mlp", {}, bands=1, dates=1, classes=0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_number_may_be_estimated(name):
+    network = made(name, {}, bands=2, dates=2, classes=1)
+    side = 2 * network.stride
+    assert network(*blank_tile(network, side)).shape == (1, 1, side, side)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 6, 8), (1, 1, 3, 8, 8), (1, 2, 2, 8, 8), (2, 8, 8)])

@@ -22,7 +22,7 @@ from tests.test_saliency import tiled, window_gradient
 
 torch.set_num_threads(1)
 
-EVERY = [VARIANTS[0], VARIANTS[3], *TEMPORAL]
+EVERY = [VARIANTS[0], VARIANTS[3], *VARIANTS[7:], *TEMPORAL]
 FREE = [(name, settings) for name, settings in TEMPORAL if not network_class(name).fixed_dates]
 
 
