@@ -180,7 +180,7 @@ def test_the_loss_is_that_of_the_valid_values_by_hand(name, settings, marked):
 def test_what_is_hidden_is_not_seen_and_alone_counts(settings, dates):
     network = made("autoencoder", settings | {"corruption": "mask", "share": 0.4}, bands=3, dates=dates, classes=0)
     task = ReconstructionTask(network, TrainingSettings()).eval()
-    cube, valid, time = scene(network, side=64 * network.stride)
+    cube, valid, time = scene(network, side=32 * network.stride)
     task.training = True  # the network stays as it is: batch normalisation would mix the pixels
     torch.manual_seed(3)
     shown, flags, hidden = network.corrupt(cube, valid)
@@ -306,7 +306,7 @@ def test_a_task_of_a_network_for_classes_is_refused():
         ReconstructionTask(made("vae", {}, classes=3), TrainingSettings())
 
 
-def seasons(n, seed, noise, dates=10, bands=4, classes=3):
+def seasons(n, seed, dates=10, bands=4, classes=3, noise=1.1):
     """Series of three classes and three things that vary in each, in noise of its own for each date and band."""
     mix = torch.randn(classes + 3, dates * bands, generator=torch.Generator().manual_seed(99))
     g = torch.Generator().manual_seed(seed)
@@ -320,7 +320,7 @@ def seasons(n, seed, noise, dates=10, bands=4, classes=3):
 class Pixels(LightningDataModule):
     """Single pixels (N, T, C), with or without classes."""
 
-    def __init__(self, x, labels=None, *, size=64, val=0):
+    def __init__(self, x, labels=None, *, size=50, val=0):
         super().__init__()
         labels = torch.zeros(len(x), dtype=torch.long) if labels is None else labels
         valid, time = torch.ones(x.shape[1], 1, 1, dtype=torch.bool), torch.zeros(x.shape[1])
@@ -338,7 +338,7 @@ class Pixels(LightningDataModule):
 
 
 def trained(task, data, folder, epochs, progress=None):
-    settings = TrainingSettings(epochs=epochs, track=[], early_stopping=None, optimizer=OptimizerSettings(lr=0.005))
+    settings = TrainingSettings(epochs=epochs, track=[], early_stopping=None, optimizer=OptimizerSettings(lr=0.01))
     task.settings = settings
     return fit(task, data, folder, settings, progress=progress)
 
@@ -353,25 +353,25 @@ def errors(network, x):
     return reconstruction_error(network, outputs(network, x), x[..., None, None], valid).flatten()
 
 
-KINDS = [("autoencoder", {"corruption": "noise"}), ("autoencoder", {"corruption": "mask"}), ("vae", {})]
+KINDS = [("autoencoder", {"corruption": "mask"}), ("vae", {})]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=["noise", "mask", "vae"])
+@pytest.fixture(scope="module", params=KINDS, ids=["autoencoder", "vae"])
 def encoder(request, tmp_path_factory):
-    """A network that has seen 1500 pixels without their classes, and the same before it had."""
+    """A network that has seen 1000 pixels without their classes, and the same before it had."""
     name, settings = request.param
     torch.manual_seed(0)
     network = build(name, settings, bands=4, dates=10, classes=0)
     random = copy.deepcopy(network).eval()
     task = ReconstructionTask(network, TrainingSettings())
-    result = trained(task, Pixels(seasons(1500, 0, noise=1.0)[0]), tmp_path_factory.mktemp("encoder"), 15)
+    result = trained(task, Pixels(seasons(1000, 0)[0]), tmp_path_factory.mktemp("encoder"), 12)
     assert result.history[-1]["train_loss"] < 0.8 * result.history[0]["train_loss"]
     return network.eval(), random
 
 
 def test_planted_anomalies_are_found_by_the_reconstruction_error(encoder):
     network, random = encoder
-    x, _ = seasons(1100, 1, noise=1.0)
+    x, _ = seasons(1100, 1)
     # The values of real pixels, in a season that none of them has: nothing but the relation between dates is wrong.
     g = torch.Generator().manual_seed(5)
     planted = x[:100].flatten(1)[:, torch.randperm(40, generator=g)].view(100, 10, 4)
@@ -382,7 +382,7 @@ def test_planted_anomalies_are_found_by_the_reconstruction_error(encoder):
 
 
 def test_a_linear_probe_finds_more_in_what_was_learnt_than_in_a_random_encoder(encoder):
-    (few, classes), (many, truth) = seasons(60, 7, noise=1.0), seasons(1000, 1, noise=1.0)
+    (few, classes), (many, truth) = seasons(60, 7), seasons(1000, 1)
     found = []
     for network in encoder:
         embeddings = [network.split(outputs(network, x))[1].flatten(1).numpy() for x in (few, many)]
@@ -391,43 +391,35 @@ def test_a_linear_probe_finds_more_in_what_was_learnt_than_in_a_random_encoder(e
     assert found[0] > found[1] + 0.15  # 0.93 against 0.59 was seen
 
 
-def test_with_ten_labels_a_class_a_pretrained_encoder_is_the_better_start(tmp_path):
-    settings = {"corruption": "mask"}
-    torch.manual_seed(0)
-    network = build("autoencoder", settings, bands=4, dates=10, classes=0)
-    trained(
-        ReconstructionTask(network, TrainingSettings()),
-        Pixels(seasons(1500, 0, noise=2.0)[0]),
-        tmp_path / "unlabelled",
-        15,
-    )
+def test_with_ten_labels_a_class_a_pretrained_encoder_is_the_better_start(encoder, tmp_path):
+    network, _ = encoder
     source = bundle(
         network=network, bands=list("abcd"), mean=[0.0] * 4, std=[1.0] * 4, dates=[None] * 10, time=[0.0] * 10,
         task={"name": "reconstruction"}, legend=[],
     )  # fmt: skip
-    many, truth = seasons(1500, 1, noise=2.0)
+    many, truth = seasons(1500, 1)
     found = {True: 0.0, False: 0.0}
     for seed in range(4):
-        x, labels = seasons(200, 20 + seed, noise=2.0)
+        x, labels = seasons(200, 20 + seed)
         few = torch.cat([torch.nonzero(labels == k)[:10, 0] for k in range(3)])
         for begun in found:
             torch.manual_seed(seed)
-            network = build("autoencoder", settings, bands=4, dates=10, classes=3)
+            learner = build(network.name, network.settings, bands=4, dates=10, classes=3)
             if begun:
-                load_pretrained(network, source, list("abcd"))
-            task = ClassificationTask(network, classes=3, settings=TrainingSettings(), counts=[10] * 3)
-            trained(task, Pixels(x[few], labels[few], size=10), tmp_path / f"{seed}{begun}", 30)
-            found[begun] += float((outputs(network.eval(), many).argmax(1).flatten() == truth).float().mean()) / 4
-    assert found[True] > found[False] + 0.04  # 0.74 against 0.64 was seen
+                load_pretrained(learner, source, list("abcd"))
+            task = ClassificationTask(learner, classes=3, settings=TrainingSettings(), counts=[10] * 3)
+            trained(task, Pixels(x[few], labels[few], size=15), tmp_path / f"{seed}{begun}", 12)
+            found[begun] += float((outputs(learner.eval(), many).argmax(1).flatten() == truth).float().mean()) / 4
+    assert found[True] > found[False] + 0.04  # 0.09 and 0.11 more were seen
 
 
 class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("name", "settings"), [KINDS[1], ("vae", {"warm_up": 3})])
+@pytest.mark.parametrize(("name", "settings"), [KINDS[0], ("vae", {"warm_up": 3})])
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(name, settings, tmp_path):
-    data = Pixels(seasons(120, 0, noise=1.0)[0], val=40)
+    data = Pixels(seasons(120, 0)[0], val=40)
 
     def run(folder, progress=None):
         torch.manual_seed(0)
@@ -452,7 +444,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(name, settings
 def test_the_loss_of_validation_does_not_depend_on_batches(name, tmp_path):
     torch.manual_seed(0)
     task = ReconstructionTask(build(name, {}, bands=4, dates=10, classes=0), TrainingSettings())
-    data = Pixels(seasons(150, 0, noise=1.0)[0], val=80)
+    data = Pixels(seasons(150, 0)[0], val=80)
     result = trained(task, data, tmp_path, 2)
     task.eval()
     batch = {k: torch.stack([item[k] for item in data.items[70:]]) for k in data.items[0]}
