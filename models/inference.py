@@ -28,16 +28,20 @@ def prepare(network: _N) -> _N:
     for module in ready.modules():
         if isinstance(module, nn.Sequential):
             _fold(module)
-    # The type says Module; channels-last convolutions make channels-last activations, so inputs need no conversion.
-    ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for weight in ready.parameters():
+        # Channels-last convolutions make channels-last activations, so inputs need no conversion; there are none in 3-D.
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return ready.requires_grad_(False)
 
 
 def _fold(layers: nn.Sequential) -> None:
     for i in range(len(layers) - 1):
         layer, following = layers[i], layers[i + 1]
-        if (isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d)) or (
-            isinstance(layer, nn.Conv1d) and isinstance(following, nn.BatchNorm1d)
+        if (
+            (isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d))
+            or (isinstance(layer, nn.Conv1d) and isinstance(following, nn.BatchNorm1d))
+            or (isinstance(layer, nn.Conv3d) and isinstance(following, nn.BatchNorm3d))
         ):
             layers[i], layers[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
         elif isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d):

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 # One line per network. Classes are imported when first asked for: the command line must not wait for all of them.
 NETWORKS: dict[str, str] = {
     "mlp": "models.networks.mlp:MLP",
+    "cnn": "models.networks.cnn:CNN",
     "tempcnn": "models.networks.tempcnn:TempCNN",
     "rnn": "models.networks.recurrent:RNN",
     "lstm": "models.networks.recurrent:LSTM",
@@ -23,6 +24,8 @@ NETWORKS: dict[str, str] = {
     "transformer": "models.networks.transformer:Transformer",
     "ltae": "models.networks.ltae:LTAE",
     "unet": "models.networks.unet:UNet",
+    "resnet": "models.networks.resnet:ResNet",
+    "spectral": "models.networks.spectral:Spectral",
     "convlstm": "models.networks.convlstm:ConvLSTM",
     "utae": "models.networks.utae:UTAE",
     "autoencoder": "models.networks.autoencoder:Autoencoder",
@@ -118,6 +121,15 @@ class Network(nn.Module, ABC):
     def pixelwise(self) -> bool:
         """Whether no pixel sees another."""
         return self.radius == 0 and self.stride == 1
+
+    @property
+    def components(self) -> int:
+        """Principal components of the bands that `project` must give it before it is trained; 0 where it takes none."""
+        return 0
+
+    def project(self, covariance: Tensor) -> None:  # noqa: ARG002 - for those that override it
+        """Fit the components to the covariance (C, C) of normalised bands over the training fold."""
+        raise TypeError(f"the network '{self.name}' takes no components")
 
     def centre(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
         """Return the scores (B, K) of the centres of patches (B, T, C, S, S), with S odd; see `forward`.

@@ -13,9 +13,9 @@ class Span:
     low: int
     high: int
 
-    def conv(self, kernel: int, times: int = 1) -> Span:
+    def conv(self, kernel: int, times: int = 1, *, dilation: int = 1) -> Span:
         """Return what ``times`` convolutions of an odd ``kernel``, one after another, read to make these pixels."""
-        reach = times * (kernel // 2)
+        reach = times * dilation * (kernel // 2)
         return Span(self.low - reach, self.high + reach)
 
     def pool(self, factor: int = 2) -> Span:

@@ -386,3 +386,54 @@ def divergence_by_hand(means, log_variances):
         density = np.exp(log_q) / np.sqrt(2 * np.pi)
         total += float(np.trapezoid(density * (log_q - log_p), x))
     return total
+
+
+def every_patch(network, cube, valid, time):  # type: ignore[no-untyped-def]
+    """Score every pixel of a scene by the patch around it, each by itself; beyond the scene is zero and invalid."""
+    import torch
+
+    h, w = cube.shape[-2:]
+    reach = network.halo
+    found = torch.empty(len(cube), network.classes, h, w)
+    with torch.no_grad():
+        for y in range(h):
+            for x in range(w):
+                patch = padded_window(cube, valid, y - reach, x - reach, 2 * reach + 1)
+                found[:, :, y, x] = network.centre(*patch, time)
+    return found
+
+
+def patch_by_hand(network, cube, valid):  # type: ignore[no-untyped-def]
+    """Score the centre of one patch (T, C, S, S) with a classifier of patches, square by square in float64."""
+    from torch import nn
+
+    x = np.concatenate([np.where(valid[:, None], cube, 0).reshape(-1, *cube.shape[2:]), valid]).astype(np.float64)
+
+    def squares(x, size, step):  # type: ignore[no-untyped-def]
+        side = (x.shape[1] - size) // step + 1
+        for i in range(side):
+            for j in range(side):
+                yield x[:, i * step : i * step + size, j * step : j * step + size]
+
+    def joined(values):  # type: ignore[no-untyped-def]
+        side = int(len(values) ** 0.5)
+        return np.stack(values, axis=-1).reshape(-1, side, side)
+
+    for layer in network.layers:
+        if isinstance(layer, nn.Conv2d):
+            weight, bias = layer.weight.detach().numpy(), 0 if layer.bias is None else layer.bias.detach().numpy()
+            x = joined([(weight * s).sum((1, 2, 3)) + bias for s in squares(x, layer.kernel_size[0], layer.stride[0])])
+        elif isinstance(layer, nn.BatchNorm2d):
+            mean, var, scale, shift = (
+                v.detach().numpy()[:, None, None]
+                for v in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+            )
+            x = (x - mean) / np.sqrt(var + layer.eps) * scale + shift
+        elif isinstance(layer, nn.ReLU):
+            x = np.maximum(x, 0)
+        elif not isinstance(layer, nn.Dropout2d):
+            join = {"max": lambda s: s.max((1, 2)), "average": lambda s: s.mean((1, 2))}.get(
+                layer.kind, lambda s: np.sqrt((s**2).sum((1, 2)))
+            )
+            x = joined([join(s) for s in squares(x, layer.size, layer.size)])
+    return x[:, 0, 0]

@@ -81,6 +81,8 @@ def learn(
     settings = _settings(context, epochs)
     bands = Statistics.from_moments(store.moments(round_))
     network = context.network()
+    if network.components:
+        network.project(torch.from_numpy(store.covariance(round_, bands)))
     data = ChipDataModule(
         store.path,
         round_,

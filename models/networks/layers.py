@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -68,6 +68,27 @@ def activation(name: Activation) -> nn.Module:
 def expanded(width: int, name: Activation) -> int:
     """Return how many channels a layer must make, so that ``width`` are left behind its activation."""
     return _PIECES * width if name == "maxout" else width
+
+
+def convolved(
+    kind: type[nn.Conv2d] | type[nn.Conv3d],
+    inputs: int,
+    outputs: int,
+    kernel: int | tuple[int, ...],
+    *,
+    normalisation: Normalisation,
+    follows: Activation | None,
+    **place: Any,
+) -> list[nn.Module]:
+    """Return a convolution, its normalisation and its activation, which leaves ``outputs`` channels.
+
+    ``place`` is the convolution's stride, padding and dilation. In a `Sequential` the normalisation is folded for prediction.
+    """
+    made = expanded(outputs, follows) if follows else outputs
+    layers: list[nn.Module] = [kind(inputs, made, kernel, bias=normalisation == "none", **place)]  # type: ignore[arg-type]
+    if normalisation == "batch":
+        layers.append(nn.BatchNorm3d(made) if kind is nn.Conv3d else nn.BatchNorm2d(made))
+    return [*layers, activation(follows)] if follows else layers
 
 
 def all_valid(valid: Tensor) -> bool:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
 
 from pipeline.errors import ReadError
-from pipeline.imagery.statistics import Moments
+from pipeline.imagery.statistics import Moments, Statistics
 from pipeline.samples.folds import TRAIN
 from pipeline.samples.labels import IGNORE
 from pipeline.samples.legend import Legend
 
 Array = np.ndarray[Any, Any]
+_T = TypeVar("_T")
 
 ALL = "all"
 """The round in which every label trains."""
@@ -249,16 +251,41 @@ class ChipStore:
 
     def moments(self, round_: int | str) -> Moments:
         """Return the moments per band of the labelled pixels that train in a round, computed by Dask."""
+        parts = self._of_training(round_, lambda values: Moments.of(values.T))
+        return functools.reduce(Moments.combine, parts, Moments.none(int(self.values.shape[2])))
+
+    def covariance(self, round_: int | str, statistics: Statistics) -> Array:
+        """Return the covariance (C, C) of the normalised bands of the labelled pixels that train in a round, by Dask.
+
+        Its zero is the mean of ``statistics``, those of the same pixels: nothing else needs to be known to add up parts.
+        """
+
+        def products(values: Array) -> tuple[int, Array]:
+            normal = (values.astype(np.float64) - statistics.mean) / statistics.std
+            return len(normal), normal.T @ normal
+
+        parts = self._of_training(round_, products)
+        bands = int(self.values.shape[2])
+        return np.asarray(sum((p for _, p in parts), np.zeros((bands, bands))) / max(sum(n for n, _ in parts) - 1, 1))
+
+    def _of_training(self, round_: int | str, function: Callable[[Array], _T]) -> tuple[_T, ...]:
+        """Return what a function makes of the valid values (n, C) of labelled training pixels, a part of them at a time."""
         import dask
 
         bands = int(self.values.shape[2])
+
+        def of(values: Array) -> _T:
+            flat = values.reshape(-1, bands)
+            return function(flat[np.isfinite(flat).all(1)])
+
         if self.size == 1:
-            return _moments(self._all_labelled(round_, TRAIN)[0], bands)
+            return (of(self._all_labelled(round_, TRAIN)[0]),)
         chips = self.indices(round_, TRAIN)
-        part = dask.delayed(_moments_of, pure=True)
-        parts = [part(self, round_, chips[i : i + _PER_TASK], bands) for i in range(0, len(chips), _PER_TASK)]
+        part = dask.delayed(lambda some: of(self.labelled(round_, TRAIN, some)[0]))
+        parts = [part(chips[i : i + _PER_TASK]) for i in range(0, len(chips), _PER_TASK)]
         # The same order on every machine: the last bits of a sum depend on it.
-        return functools.reduce(Moments.combine, dask.compute(*parts, scheduler="threads"), Moments.none(bands))
+        found: tuple[_T, ...] = dask.compute(*parts, scheduler="threads")
+        return found
 
     def pixels(self, round_: int | str, role: int, limit: int | None, seed: int = 0) -> tuple[Array, Array]:
         """Return labelled pixels for a model of single pixels.
@@ -277,12 +304,3 @@ class ChipStore:
         mean = np.where(good, values, 0).sum((0, 1)) / np.maximum(good.sum((0, 1)), 1)
         filled = np.where(good, values, mean.astype(np.float32))
         return filled.reshape(len(target), -1), target
-
-
-def _moments_of(store: ChipStore, round_: int | str, chips: Array, bands: int) -> Moments:
-    return _moments(store.labelled(round_, TRAIN, chips)[0], bands)
-
-
-def _moments(values: Array, bands: int) -> Moments:
-    flat = values.reshape(-1, bands)
-    return Moments.of(flat[np.isfinite(flat).all(1)].T)
