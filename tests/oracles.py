@@ -386,6 +386,8 @@ def divergence_by_hand(means, log_variances):
         density = np.exp(log_q) / np.sqrt(2 * np.pi)
         total += float(np.trapezoid(density * (log_q - log_p), x))
     return total
+
+
 def every_patch(network, cube, valid, time):  # type: ignore[no-untyped-def]
     """Score every pixel of a scene by the patch around it, each by itself; beyond the scene is zero and invalid."""
     import torch

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.network import EncodingNetwork, NetworkSettings, masked
-from models.networks.layers import Activation, Normalisation, activation, expanded
+from models.networks.layers import Activation, Normalisation, convolved
 from models.receptive import Span, receptive_radius
 
 _CONVS = 2  # convolutions at each level of the encoder
@@ -198,11 +198,14 @@ class _Decoder(nn.Module):
 def _stack(settings: CodingSettings, kernel: int, convs: int, inputs: int, width: int) -> list[nn.Module]:
     """Return convolutions one after another, each with its normalisation and activation."""
     layers: list[nn.Module] = []
-    made = expanded(width, settings.activation)
     for i in range(convs):
-        plain = settings.normalisation == "none"
-        layers.append(nn.Conv2d(width if i else inputs, made, kernel, padding=kernel // 2, bias=plain))
-        if not plain:
-            layers.append(nn.BatchNorm2d(made))
-        layers.append(activation(settings.activation))
+        layers += convolved(
+            nn.Conv2d,
+            width if i else inputs,
+            width,
+            kernel,
+            padding=kernel // 2,
+            normalisation=settings.normalisation,
+            follows=settings.activation,
+        )
     return layers
