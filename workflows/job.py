@@ -92,7 +92,9 @@ class Job(Settings):
         "none either.",
     )
     imagery: list[ImagerySettings] = Field(
-        [], description="The rasters; all are put on one grid. A table of labelled series (labels.series) needs none."
+        [],
+        description="The rasters; all are put on one grid. Labels that come with their values, a table of series "
+        "(labels.series) or a folder of chips (labels.chips), need none.",
     )
     grid: GridSettings | None = Field(None, description="The output grid. Default: that of the first source.")
     temporal: TemporalSettings = Field(TemporalSettings(), description="The steps in time to which images are brought.")
@@ -117,14 +119,15 @@ class Job(Settings):
 
     @model_validator(mode="after")
     def _imagery_or_series(self) -> typing.Self:
-        if not self.imagery and self.labels.series is None:
+        alone = "series" if self.labels.series is not None else "chips" if self.labels.chips is not None else None
+        if not self.imagery and alone is None:
             raise ValueError(
-                "a job needs `imagery` (rasters, with labels on them) or `labels.series` (a table of labelled series), found "
-                "neither"
+                "a job needs `imagery` (rasters, with labels on them), `labels.series` (a table of labelled series) or "
+                "`labels.chips` (a folder of labelled chips), found none of them"
             )
-        if self.imagery and self.labels.series is not None:
+        if self.imagery and alone is not None:
             raise ValueError(
-                "labels.series is a table that trains without imagery, found both: leave `imagery` out, and map rasters "
+                f"labels.{alone} trains without imagery, found both: leave `imagery` out, and map rasters "
                 "with the trained model by `landweave apply`"
             )
         return self
@@ -358,7 +361,9 @@ def _resolve_paths(job: Job, base: Path) -> Job:
     update = {
         "imagery": imagery,
         "labels": job.labels.model_copy(
-            update={k: one(v) for k in ("path", "series", "samples") if (v := getattr(job.labels, k)) is not None}
+            update={
+                k: one(v) for k in ("path", "series", "chips", "samples") if (v := getattr(job.labels, k)) is not None
+            }
         ),
         "output": one(job.output),
     }
