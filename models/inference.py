@@ -74,6 +74,16 @@ def scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tenso
         return result
 
 
+def centre_scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+    """Return the scores (B, K) of the centres of patches (B, T, C, S, S), with S odd; see `scores`."""
+    if network.pixelwise:
+        middle = cube.shape[-1] // 2
+        centre = slice(middle, middle + 1)
+        return scores(network, cube[..., centre, centre], valid[..., centre, centre], time)[:, :, 0, 0]
+    with torch.inference_mode():
+        return network.centre(cube, valid, time)
+
+
 def slabs(network: Network, cube: Tensor) -> Iterator[slice]:
     """Yield slices of rows that hold about `Network.slab` pixels of a cube (B, T, C, H, W)."""
     b, _, _, h, w = cube.shape

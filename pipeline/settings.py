@@ -139,7 +139,8 @@ class LabelSettings(Settings):
     """The reference data: what is where."""
 
     path: str | None = Field(
-        None, description="Vector file, CSV of points (x, y or lon, lat), or a label raster. Either this or `series`."
+        None,
+        description="Vector file, CSV of points (x, y or lon, lat), or a label raster. Either this, `series` or `chips`.",
     )
     layer: str | None = Field(None, description="Layer of the vector file. Default: the only one.")
     field: str | None = Field(None, description="Field with the label. A label raster needs none.")
@@ -154,6 +155,13 @@ class LabelSettings(Settings):
         None,
         description="Table of labelled series (parquet or csv): a row per sample and date, a column per band. Trains a "
         "pixel network without imagery.",
+    )
+    chips: str | None = Field(
+        None,
+        description="Folder of labelled chips, a folder per class: <class>/<file>; or divided already: train/<class>/<file>, "
+        "test/<class>/<file> and, if there is one, val/<class>/<file>. Files are GeoTIFF, PNG, JPEG, or .npz with one array "
+        "(or one named x) of (bands, side, side), (side, side, bands) or (side, side). The label is that of the centre, "
+        "the pixel at half height and half width. Trains a network without imagery.",
     )
     samples: str | None = Field(
         None,
@@ -175,14 +183,25 @@ class LabelSettings(Settings):
 
     @property
     def file(self) -> str:
-        """The vector file or raster; of labels that are a table of series, the table."""
-        return str(self.path or self.series)
+        """The vector file or raster; of labels that stand by themselves, the table of series or the folder of chips."""
+        return str(self.path or self.series or self.chips)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.path is None) == (self.series is None):
-            found = "both" if self.path else "neither"
-            raise ValueError(f"give `path` (features or a raster on imagery) or `series` (a table), found {found}")
+        found = [name for name in ("path", "series", "chips") if getattr(self, name) is not None]
+        if len(found) != 1:
+            raise ValueError(
+                "give `path` (features or a raster on imagery), `series` (a table) or `chips` (a folder), found "
+                + (" and ".join(found) or "none of them")
+            )
+        if self.chips is not None:
+            # A job that was written out in full states the defaults of all of them.
+            fields = type(self).model_fields
+            idle = [f.alias or n for n, f in fields.items() if n != "chips" and getattr(self, n) != f.default]
+            if idle:
+                raise ValueError(
+                    f"a folder of chips says all by its folders, so `{idle[0]}` means nothing; found {idle}"
+                )
         if (self.from_ is None) != (self.to is None):
             raise ValueError("`from` and `to` go together: the first and the last day of a label; found one of them")
         if self.series is None and (self.samples or self.bands):

@@ -58,13 +58,13 @@ def test_set_overrides_any_field(tmp_path: Path) -> None:
         ("predict.layers=[clases]", "predict.layers.0: Input should be 'classes', 'confidence'"),
         (
             "labels.path=null",
-            "labels: give `path` (features or a raster on imagery) or `series` (a table), found neither",
+            "labels: give `path` (features or a raster on imagery), `series` (a table) or `chips` (a folder), found none of them",
         ),
         (
             "labels.series=a.csv",
-            "labels: give `path` (features or a raster on imagery) or `series` (a table), found both",
+            "labels: give `path` (features or a raster on imagery), `series` (a table) or `chips` (a folder), found path",
         ),
-        ("labels={series: a.csv}", "labels.series is a table that trains without imagery, found both: leave `imagery`"),
+        ("labels={series: a.csv}", "labels.series trains without imagery, found both: leave `imagery`"),
         ("folds.fractions=[0.7, 0.3]", "folds.fractions.2: this is required and missing"),
         ("labels.from=start", "labels: `from` and `to` go together"),
         ("predict.period=[2021-06-30, 2021-01-01]", "predict: a period has its first day first, found [2021-06-30,"),
@@ -89,7 +89,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, override: str, me
         ("- 1", "a job file holds `key: value` lines, found list"),
         ("a: 1\na: 2", "the key 'a' is given twice"),
         ("a: [", "is not a valid YAML file"),
-        ("labels: {path: x}", "a job needs `imagery` (rasters, with labels on them) or `labels.series`"),
+        ("labels: {path: x}", "a job needs `imagery` (rasters, with labels on them), `labels.series`"),
         ("imagery: !!python/object/apply:os.system [echo]", "is not a valid YAML file"),
     ],
 )

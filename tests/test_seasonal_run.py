@@ -345,10 +345,10 @@ def test_a_table_trains_a_model_that_maps_rasters(done: Path, capfd: pytest.Capt
     assert cli("check", job, "-q") == 0
     assert cli("run", job) == 0
     told = " ".join(capfd.readouterr().err.split())
-    assert "a table of series has no imagery: nothing is mapped (landweave apply maps rasters)" in told
+    assert "the series come without imagery: nothing is mapped (landweave apply maps rasters)" in told
     accuracy = json.loads((done / "table" / "report" / "accuracy.json").read_text())
     assert accuracy["overall"] > 0.95
-    assert "the job trains on a table and maps nothing: there are no areas" in accuracy["notes"]
+    assert "the job has no imagery and maps nothing: there are no areas" in accuracy["notes"]
     assert (done / "table" / "report" / "index.html").is_file()
     assert not list((done / "table").rglob("*.tif"))
     assert cli("train", job) == 0

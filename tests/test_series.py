@@ -17,7 +17,7 @@ from pipeline.samples.chips import ALL
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds
 from pipeline.samples.regular import regular
 from pipeline.samples.series import SeriesTable, open_series
-from pipeline.samples.tabulated import divide_samples, store_series
+from pipeline.samples.standalone import divide_samples, store_samples
 from pipeline.settings import ClassSettings, FoldSettings, LabelSettings, TemporalSettings
 
 START = datetime.date(2020, 9, 1)
@@ -314,8 +314,8 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "give `path` .* or `series` .*, found neither"),
-        ({"path": "a.gpkg", "series": "b.csv"}, "found both"),
+        ({}, "give `path` .* `series` .* or `chips` .*, found none"),
+        ({"path": "a.gpkg", "series": "b.csv"}, "found path and series"),
         ({"series": "b.csv", "from": "from"}, "`from` and `to` go together"),
         ({"path": "a.gpkg", "samples": "b.csv"}, "`samples` and `bands` belong to a table of series"),
     ],
@@ -513,7 +513,7 @@ def test_what_is_stored_is_what_was_read(tmp_path: Path, k: int) -> None:
     long, samples = made_up(80, dates=4)
     table = opened(tmp_path, long, samples, **HELD)
     folds = divided(table, size=0.2, k=k)
-    store = store_series(table, folds, path=tmp_path / "chips.zarr", key="k")
+    store = store_samples(table, folds, radius=0, path=tmp_path / "chips.zarr", key="k")
     assert (len(store), store.size, store.rounds, store.buffer) == (80, 1, k or 1, 0)
     values, truth = store.read(np.arange(80))
     np.testing.assert_array_equal(values[..., 0, 0], table.values)
@@ -550,7 +550,7 @@ def test_a_class_in_one_block_alone_is_measured_and_it_is_said(tmp_path: Path) -
         divided(table, size=0.1)
     folds = divided(table, size=0.1, k=5)
     assert any("class 'lake' lies in one fold alone" in note for note in folds.notes)
-    store = store_series(table, folds, path=tmp_path / "chips.zarr", key="k")
+    store = store_samples(table, folds, radius=0, path=tmp_path / "chips.zarr", key="k")
     lake = [c.name for c in table.legend.classes].index("lake")
     assert [int(store.counts(r, TEST)[lake]) for r in range(5)].count(5) == 1
     for r in range(5):
@@ -564,6 +564,6 @@ def test_a_fold_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     assert folds.of_feature is not None
     folds.of_feature[folds.of_feature == 1] = 0
     with pytest.raises(LabelError, match="the validation fold is empty"):
-        store_series(table, folds, path=tmp_path / "chips.zarr", key="k")
+        store_samples(table, folds, radius=0, path=tmp_path / "chips.zarr", key="k")
     assert not (tmp_path / "chips.zarr").exists()
     assert not (tmp_path / ".chips.zarr.tmp").exists()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
-from models.inference import scores
+from models.inference import centre_scores, scores
 from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError
 from pipeline.grid import BlockGrid, round_up
@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 
 # Labelled places are scattered: small blocks read little that nobody asks for.
 _BLOCK = 256
-# Samples of single pixels scored at once.
+# Pixels of samples that are scored at once.
 _SAMPLES = 65_536
 
 
@@ -88,7 +88,8 @@ def assess(
 ) -> Assessed:
     """Score the labelled pixels that have a role in a round, each with the full context the network needs.
 
-    A network of single pixels needs no more than the samples; any other is run block by block on the imagery.
+    A network of single pixels needs no more than the samples, nor does one whose samples stand by themselves; any other is run
+    block by block on the imagery.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ def assess(
     where = store.places(round_, role)
     if most is not None and len(where.target) > most:
         where = where.at(np.sort(np.random.default_rng(0).choice(len(where.target), most, replace=False)))
-    elif bundle.task["name"] in LABELLED and bundle.network.pixelwise and store.size == 1:
+    elif store.standalone or (bundle.task["name"] in LABELLED and bundle.network.pixelwise and store.size == 1):
         return Assessed(where, _of_samples(bundle, folder, store, store.indices(round_, role)))
     return Assessed(where, _of_blocks(bundle, folder, where, cubes, client))
 
@@ -122,12 +123,13 @@ def _of_samples(bundle: Bundle, folder: Path, store: ChipStore, chips: Array) ->
     scorer = load_scorer(folder, bundle.checksum)
     found = np.empty((len(chips), bundle.network.outputs), np.float32)
     with scorer.turn():
-        for i in range(0, len(chips), _SAMPLES):
-            some = chips[i : i + _SAMPLES]
+        step = max(1, _SAMPLES // store.size**2)
+        for i in range(0, len(chips), step):
+            some = chips[i : i + step]
             values, _ = store.read(some)
             valid = np.asarray(np.isfinite(values).all(2))
             tensors = scorer.tensors(values, valid, store.time[some])
-            found[i : i + len(some)] = scores(scorer.network, *tensors)[:, :, 0, 0].cpu().numpy()
+            found[i : i + len(some)] = centre_scores(scorer.network, *tensors).cpu().numpy()
     return found
 
 

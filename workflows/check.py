@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from models.network import flop_per_pixel, parameters
 from pipeline.engine import cores, memory_budget
 from pipeline.grid import Window, crs_name, whole
@@ -16,7 +14,7 @@ from workflows.predict import block_grid, bytes_per_pixel
 
 if TYPE_CHECKING:
     from pipeline.imagery.cube import Cube
-    from pipeline.samples.series import SeriesTable
+    from pipeline.samples.standalone import Samples
     from workflows.context import Context
 
 # So many dates are listed one by one.
@@ -35,8 +33,8 @@ def check(context: Context) -> None:
     """
     job, console = context.job, context.console
     console.stage(f"check: {job.name}")
-    if context.table is not None:
-        _check_table(context, context.table)
+    if context.samples is not None:
+        _check_samples(context, context.samples)
         return
     cube = context.cube
     box = cube.geobox
@@ -96,31 +94,18 @@ def check(context: Context) -> None:
     console.note("nothing was written")
 
 
-def _check_table(context: Context, table: SeriesTable) -> None:
-    """Print what a table of series holds and how it will be used."""
+def _check_samples(context: Context, samples: Samples) -> None:
+    """Print what samples that stand by themselves hold, and how they will be used."""
     console, network, folds = context.console, context.network(), context.folds
-    days = table.time[np.isfinite(table.values).all(2)]
-    console.table(
-        "  series",
-        ("", ""),
-        [
-            ("samples", f"{len(table):,}"),
-            ("bands", ", ".join(table.bands)),
-            (
-                "dates",
-                f"up to {table.values.shape[1]} each, from day {days.min():g} to day {days.max():g} of their period",
-            ),
-            ("periods", len(table.periods) if table.periods[0] is not None else "none stated"),
-        ],
-    )
-    rows = table.report()
+    console.table(f"  {samples.what}", ("", ""), samples.spoken())
+    rows = samples.report()
     console.table("  labels", list(rows[0]), [list(r.values()) for r in rows])
     console.table(
         "  plan",
         ("", ""),
         [
             ("folds", f"{folds.method}, {len(folds.names)} ({', '.join(folds.names)})"),
-            ("network", f"{network.name}: {parameters(network):,} parameters"),
+            ("network", f"{network.name}: {parameters(network):,} parameters, sees {network.halo} px around the label"),
             ("maps", "none: `landweave apply` maps rasters with the trained model"),
         ],
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RequestError
-from pipeline.files import digest_of, fingerprint
+from pipeline.files import digest_of, fingerprint, fingerprint_folder
 from workflows.console import Console
 from workflows.job import Job
 from workflows.output import Output
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.samples.folds import Folds
     from pipeline.samples.labels import Labels
     from pipeline.samples.legend import Legend
-    from pipeline.samples.series import SeriesTable
+    from pipeline.samples.standalone import Samples
 
 
 # Samples where nothing is labelled.
@@ -78,13 +78,14 @@ class Context:
         Raises
         ------
         RequestError
-            If the job trains on a table and has none.
+            If the job has none.
         """
         from pipeline.imagery.open import open_cube
 
         if not self.job.imagery:
+            what = "a table of series" if self.job.labels and self.job.labels.series else "a folder of chips"
             raise RequestError(
-                f"the job '{self.job.name}' trains on a table of series and has no imagery; map rasters with its model: "
+                f"the job '{self.job.name}' trains on {what} and has no imagery; map rasters with its model: "
                 f"landweave apply {self.output.model} RASTER... -o DIR"
             )
         job = self.job
@@ -95,16 +96,23 @@ class Context:
         return cube
 
     @cached_property
-    def table(self) -> SeriesTable | None:
-        """The table of labelled series, where the job trains on one."""
+    def samples(self) -> Samples | None:
+        """The labelled samples, where the job trains on such as stand by themselves: a table of series, or chips."""
+        from pipeline.samples.folders import open_chips
         from pipeline.samples.series import open_series
 
         job = self.job
-        if job.labels is None or job.labels.series is None:
+        if job.labels is None or job.labels.path is not None:
             return None
-        table = open_series(job.labels, job.classes, job.temporal, job.indices, job.roles)
-        self.say(table.notes)
-        return table
+        samples: Samples
+        if job.labels.series is not None:
+            samples = open_series(job.labels, job.classes, job.temporal, job.indices, job.roles)
+        else:
+            if job.temporal != type(job.temporal)():
+                raise RequestError("temporal: a chip has one date, and no steps in time; leave it out")
+            samples = open_chips(job.labels, job.classes, job.indices, job.roles)
+        self.say(samples.notes)
+        return samples
 
     @cached_property
     def labels(self) -> Labels:
@@ -130,7 +138,7 @@ class Context:
     @cached_property
     def legend(self) -> Legend:
         """The classes."""
-        return self.labels.legend if self.table is None else self.table.legend
+        return self.labels.legend if self.samples is None else self.samples.legend
 
     @cached_property
     def cubes(self) -> tuple[Cube, ...]:
@@ -145,8 +153,8 @@ class Context:
 
     @property
     def imaged(self) -> tuple[Cube, ...]:
-        """The imagery of each period in which labels hold; empty where the job trains on a table."""
-        return () if self.table is not None else self.cubes
+        """The imagery of each period in which labels hold; empty where samples stand by themselves."""
+        return () if self.samples is not None else self.cubes
 
     def seen(self, role: int) -> tuple[Cube, ...]:
         """Return the imagery on which labels of a role are scored: `imaged`, but for a forecast, which has a window for each."""
@@ -193,11 +201,11 @@ class Context:
     def folds(self) -> Folds:
         """The division of labelled places."""
         from pipeline.samples.folds import make_folds
-        from pipeline.samples.tabulated import divide_samples
+        from pipeline.samples.standalone import divide_samples
 
-        if self.table is not None:
+        if self.samples is not None:
             assert self.job.labels is not None
-            folds = divide_samples(self.table, self.job.folds, self.job.labels)
+            folds = divide_samples(self.samples, self.job.folds, self.job.labels)
         else:
             settings, labels = self.job.folds, self.job.labels
             if labels is not None and labels.fold and settings.field is None:
@@ -207,18 +215,18 @@ class Context:
         return folds
 
     def network(self) -> Network:
-        """Return a new, untrained network that fits the imagery, or the table, and the legend.
+        """Return a new, untrained network that fits the imagery, or the samples, and the legend.
 
         Raises
         ------
         RequestError
-            If the job trains on a table, and the network looks at more than one pixel.
+            If it looks further around a pixel than samples that stand by themselves reach.
         """
         from models.network import build
 
-        table, job = self.table, self.job
-        if table is not None:
-            bands, dates = len(table.bands), table.values.shape[1]
+        samples, job = self.samples, self.job
+        if samples is not None:
+            bands, dates = len(samples.bands), samples.dates
         else:
             bands, dates = len(self.cube.bands), len(self.cubes[0].dates)
         if job.task == "classification":
@@ -228,11 +236,8 @@ class Context:
         else:
             outputs = 1 if job.task == "regression" else 0
         network = build(job.model.name, job.model.settings, bands=bands, dates=dates, classes=outputs)
-        if table is not None and not network.pixelwise:
-            raise RequestError(
-                f"model.name: the network '{network.name}' looks at the land around a pixel, and a table of series holds "
-                f"single pixels; those that can learn from one are {', '.join(pixel_networks())}"
-            )
+        if samples is not None:
+            _check_reach(network, samples)
         return network
 
     @cached_property
@@ -258,7 +263,7 @@ class Context:
             If the job states another than the network's patches have.
         """
         network, stated = self.network(), self.job.chips.size
-        if not network.centred:
+        if not self.centred:
             return stated or network.chip
         patch = 2 * network.halo + 1
         if stated not in (None, patch):
@@ -271,8 +276,12 @@ class Context:
     @cached_property
     def chip_margin(self) -> int:
         """Pixels on each side of a chip that hold values and no labels: the halo, where chips are patches."""
-        network = self.network()
-        return network.halo if network.centred else 0
+        return self.network().halo if self.centred else 0
+
+    @property
+    def centred(self) -> bool:
+        """Whether a sample is what the network sees around one label: of every network, where that is all there is."""
+        return self.samples is not None or self.network().centred
 
     @cached_property
     def software(self) -> dict[str, str]:
@@ -287,10 +296,11 @@ class Context:
         label_files = [Path(p) for p in named if p is not None]
         if label_files and label_files[0].suffix.lower() == ".shp":
             label_files += [p for s in (".dbf", ".prj", ".shx") if (p := label_files[0].with_suffix(s)).is_file()]
+        chips = [fingerprint_folder(Path(labels.chips))] if labels is not None and labels.chips else []
         area = [Path(self.job.area)] if self.job.area else []
         return {
             "imagery": [fingerprint(p) for p in imagery_files(self.cube)] if self.job.imagery else [],
-            "labels": [fingerprint(p) for p in label_files if p.is_file()],
+            "labels": [fingerprint(p) for p in label_files if p.is_file()] + chips,
             "area": [fingerprint(p) for p in area],
         }
 
@@ -341,12 +351,42 @@ def pixel_networks() -> list[str]:
     return [name for name in NETWORKS if issubclass(network_class(name), PixelNetwork)]
 
 
+def _check_reach(network: Network, samples: Samples) -> None:
+    """Refuse a network that cannot learn from samples with one label each, for what it would have to see around it.
+
+    Raises
+    ------
+    RequestError
+        If it looks further than the samples reach, or takes no patch around a pixel.
+    """
+    if network.pixelwise:
+        return
+    if not samples.reach:
+        raise RequestError(
+            f"model.name: the network '{network.name}' looks at the land around a pixel, and the {samples.what} hold "
+            f"single pixels; those that can learn from one are {', '.join(pixel_networks())}"
+        )
+    if network.stride > 1 and not network.centred:
+        raise RequestError(
+            f"model.name: the network '{network.name}' takes squares of {network.stride} pixels and their multiples, which have "
+            "no pixel at their centre, where the label of a chip is; choose a network that learns from patches, or one of "
+            f"single pixels: {', '.join(pixel_networks())}"
+        )
+    if network.halo > samples.reach:
+        patch, most = 2 * network.halo + 1, 2 * samples.reach + 1
+        hint = f"model.patch: {most}" if "patch" in network.settings.model_dump() else "other settings of it"
+        raise RequestError(
+            f"model: the network '{network.name}' sees {network.halo} pixels around the label, a patch of {patch} x {patch}, and "
+            f"the chips hold {samples.reach}, {most} x {most}; choose {hint}, or another network"
+        )
+
+
 def pathless(value: dict[str, Any]) -> dict[str, Any]:
     """Return settings without their paths: a result does not depend on where its inputs lie."""
     return {
         k: pathless(v) if isinstance(v, dict) else v
         for k, v in value.items()
-        if k not in ("path", "series", "samples", "like", "mtime") or v is None
+        if k not in ("path", "series", "samples", "chips", "like", "mtime") or v is None
     }
 
 

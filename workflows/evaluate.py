@@ -104,7 +104,7 @@ def evaluate(context: Context) -> Evaluation:
     if made and len(found) == 1:
         notes += _agreement(context, found[0][2])
     if not context.imaged:
-        notes.append("the job trains on a table and maps nothing: there are no areas")
+        notes.append("the job has no imagery and maps nothing: there are no areas")
     elif len(made) < len(maps):
         notes.append(f"there is no map yet{' of some periods' if made else ''}: areas are left out")
     evaluation = Evaluation(

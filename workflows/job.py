@@ -118,7 +118,9 @@ class Job(Settings):
         "none either.",
     )
     imagery: list[ImagerySettings] = Field(
-        [], description="The rasters; all are put on one grid. A table of labelled series (labels.series) needs none."
+        [],
+        description="The rasters; all are put on one grid. Labels that come with their values, a table of series "
+        "(labels.series) or a folder of chips (labels.chips), need none.",
     )
     grid: GridSettings | None = Field(None, description="The output grid. Default: that of the first source.")
     temporal: TemporalSettings = Field(TemporalSettings(), description="The steps in time to which images are brought.")
@@ -163,15 +165,16 @@ class Job(Settings):
 
     @model_validator(mode="after")
     def _imagery_or_samples(self) -> typing.Self:
-        table = self.labels is not None and self.labels.series is not None
-        if not self.imagery and not table:
+        labels = self.labels
+        alone = None if labels is None else "series" if labels.series is not None else "chips" if labels.chips else None
+        if not self.imagery and alone is None:
             raise ValueError(
-                "a job needs `imagery` (rasters, with labels on them) or `labels.series` (a table of labelled series), found "
-                "neither"
+                "a job needs `imagery` (rasters, with labels on them), `labels.series` (a table of labelled series) or "
+                "`labels.chips` (a folder of labelled chips), found none of them"
             )
-        if self.imagery and table:
+        if self.imagery and alone is not None:
             raise ValueError(
-                "labels.series is a table that trains without imagery, found both: leave `imagery` out, and map rasters "
+                f"labels.{alone} trains without imagery, found both: leave `imagery` out, and map rasters "
                 "with the trained model by `landweave apply`"
             )
         return self
@@ -409,7 +412,7 @@ def _resolve_paths(job: Job, base: Path) -> Job:
         "output": one(job.output),
     }
     if job.labels:
-        named = {k: one(v) for k in ("path", "series", "samples") if (v := getattr(job.labels, k)) is not None}
+        named = {k: one(v) for k in ("path", "series", "chips", "samples") if (v := getattr(job.labels, k)) is not None}
         update["labels"] = job.labels.model_copy(update=named)
     if job.area:
         update["area"] = one(job.area)

@@ -104,7 +104,7 @@ def learn(
 def _settings(context: Context, epochs: int | None) -> TrainingSettings:
     """Return the job's training, with what depends on the labels decided."""
     training = context.job.training
-    drawn = context.table is None and context.labels.n_features > 0 and not context.labels.points
+    drawn = context.samples is None and context.labels.n_features > 0 and not context.labels.points
     update: dict[str, Any] = {"loss": training.loss.resolved(drawn=drawn)}
     # Without a validation fold nothing picks an early state of the network: the schedule runs to its end.
     return training.model_copy(update=update | ({"epochs": epochs} if epochs else {}))
@@ -162,7 +162,7 @@ def _bundle(context: Context, store: ChipStore, network: Network, bands: Statist
         figures={},
         training={},
         imagery={
-            "bands": imagery_facts(context.cube) if context.imaged else {},
+            "bands": imagery_facts(context.cube) if context.samples is None else context.samples.scaling,
             "temporal": context.job.temporal.model_dump(mode="json"),
             "periods": list(store.attrs["periods"]),
             "indices": list(context.job.indices),

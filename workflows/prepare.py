@@ -6,7 +6,7 @@ from pipeline.engine import dask_client
 from pipeline.files import digest_of
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.cutting import cut_chips
-from pipeline.samples.tabulated import store_series
+from pipeline.samples.standalone import store_samples
 from workflows.context import Context
 
 
@@ -31,8 +31,10 @@ def prepare(context: Context) -> ChipStore:
         context.say(context.store.notes)
         return context.store
     output.begin("prepare", key)
-    if context.table is not None:
-        store = store_series(context.table, context.folds, path=output.chips, key=digest_of(key))
+    if context.samples is not None:
+        store = store_samples(
+            context.samples, context.folds, radius=context.chip_margin, path=output.chips, key=digest_of(key)
+        )
     else:
         store = _cut(context, digest_of(key))
     show_labels(context, store)

@@ -101,7 +101,7 @@ _SHOWN = {"reconstruction": unlabelled.shown, "forecast": forecasts.shown}
 
 def _how(context: Context) -> str:
     folds = context.folds
-    whole = "whole features" if context.table is None else "samples drawn at random"
+    whole = "whole features" if context.samples is None else f"{context.samples.what} drawn at random"
     what = {"features": whole, "blocks": "blocks of land", "field": "the folds given"}[folds.method]
     if folds.k:
         return f"Cross-validated over {folds.k} folds of {what}: each pixel was scored by a network that had not seen its fold."
@@ -115,12 +115,8 @@ def _facts(context: Context, bundle: Bundle) -> dict[str, str]:
         f"halo {network.halo} px",
         "Epochs": ", ".join(str(e) for e in bundle.training["epochs"]),
     }
-    if context.table is not None:
-        table = context.table
-        return {
-            "Samples": f"{len(table):,} series of up to {table.values.shape[1]} dates",
-            "Bands": ", ".join(table.bands),
-        } | own
+    if context.samples is not None:
+        return {name.capitalize(): text for name, text in context.samples.spoken()} | own
     cube = context.cube
     box = cube.geobox
     dates = [d.isoformat() for d in cube.dates if d]

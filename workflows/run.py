@@ -36,9 +36,9 @@ def run(context: Context, stages: tuple[str, ...] = STAGES) -> list[tuple[str, P
         write_text(output.job, context.job.to_yaml())
         output.log(software=context.software | {"python": platform.python_version()}, inputs=context.inputs)
         for stage in stages:
-            if stage == "predict" and len(stages) > 1 and context.table is not None:
+            if stage == "predict" and len(stages) > 1 and context.samples is not None:
                 context.console.note(
-                    "a table of series has no imagery: nothing is mapped (landweave apply maps rasters)"
+                    f"the {context.samples.what} come without imagery: nothing is mapped (landweave apply maps rasters)"
                 )
                 continue
             start = time.monotonic()

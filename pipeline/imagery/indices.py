@@ -138,6 +138,13 @@ def find_indices(names: Sequence[str], bands: Sequence[str], roles: Mapping[str,
     return tuple(found)
 
 
+def appended(values: Array, bands: Sequence[str], indices: Sequence[Index]) -> Array:
+    """Return values (C, ...) float32 of bands with indices behind them, NaN where an index is not defined."""
+    planes = dict(zip(bands, values, strict=True))
+    found = [index.of(planes).astype(np.float32) for index in indices]
+    return np.stack([*values, *(np.where(np.isfinite(f), f, np.float32(np.nan)) for f in found)]) if found else values
+
+
 def _stated(roles: Mapping[str, str], bands: Sequence[str]) -> dict[str, str]:
     for role, band in roles.items():
         if role not in _ROLES:

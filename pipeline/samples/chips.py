@@ -27,6 +27,8 @@ ALL = "all"
 ROUNDS_PER_PLANE = 8
 # Chips that one Dask task reads for statistics.
 _PER_TASK = 32
+# Values of a patch up to which a forest is shown all of them.
+_FOREST_VALUES = 1024
 
 
 def planes(rounds: int) -> int:
@@ -170,6 +172,11 @@ class ChipStore:
         return int(self.attrs["margin"])
 
     @property
+    def standalone(self) -> bool:
+        """Whether the samples are all there is: they were cut from no imagery."""
+        return bool(self.attrs["standalone"])
+
+    @property
     def kind(self) -> Kind:
         """What a sample is: a labelled pixel, a patch with one label at its centre, or a chip with many."""
         if self.size == 1:
@@ -308,19 +315,48 @@ class ChipStore:
         return found
 
     def pixels(self, round_: int | str, role: int, limit: int | None, seed: int = 0) -> tuple[Array, Array]:
-        """Return labelled pixels for a model of single pixels.
+        """Return labelled samples for a model that takes rows of numbers.
+
+        From imagery these are the values of labelled pixels. Patches that stand by themselves are shown as the network is shown
+        them, every pixel; of large ones, mean and standard deviation of each band.
 
         Returns
         -------
-        values : (n, T * C) float32
-            Invalid dates hold the mean of the band's valid values, which says nothing.
+        values : (n, T * C * F) float32
+            F is 1, S * S, or 2. What is invalid holds the mean of the valid values, which says nothing.
         target : (n,) int64
         """
-        values, target = self._all_labelled(round_, role)
-        if limit is not None and len(target) > limit:
-            drawn = np.sort(np.random.default_rng(seed).choice(len(target), limit, replace=False))
-            values, target = values[drawn], target[drawn]
+        if self.standalone and self.kind == "patches":
+            chips = self.indices(round_, role)
+            chips = chips[_drawn(len(chips), limit, seed)]
+            parts = [self._described(chips[i : i + _PER_TASK]) for i in range(0, len(chips), _PER_TASK)]
+            values = np.concatenate(parts)
+            target = self.chip_counts(round_, role)[chips].argmax(1)
+        else:
+            values, target = self._all_labelled(round_, role)
+            drawn = _drawn(len(target), limit, seed)
+            values, target = values[drawn][..., None], target[drawn]
         good = np.isfinite(values)
         mean = np.where(good, values, 0).sum((0, 1)) / np.maximum(good.sum((0, 1)), 1)
         filled = np.where(good, values, mean.astype(np.float32))
         return filled.reshape(len(target), -1), target
+
+    def _described(self, chips: Array) -> Array:
+        """Return all values of patches, or figures of large ones, (n, T, C, F) float32, NaN where invalid."""
+        values = self.read(chips)[0]
+        values = values.reshape(*values.shape[:3], -1)
+        if values[0].size <= _FOREST_VALUES:
+            return values
+        good = np.isfinite(values)
+        n = good.sum(-1)
+        with np.errstate(invalid="ignore"):
+            mean = np.where(good, values, 0).sum(-1) / n
+            spread = np.sqrt((np.where(good, values - mean[..., None], 0) ** 2).sum(-1) / n)
+        return np.stack([mean, spread], -1).astype(np.float32)
+
+
+def _drawn(n: int, limit: int | None, seed: int) -> Array:
+    """Return which of n things are taken, in order."""
+    if limit is None or n <= limit:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))

@@ -28,7 +28,7 @@ _K = 10
 _VAL_PARTS = 10
 # Most folds; a field with more values says something else.
 _MOST = 16
-_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def divide_by_field(units: Units, values: Sequence[str], name: str, notes: list[
         If values are missing, or are neither train, val and test nor 3 to 16 folds.
     """
     allowed = "allowed are train, val and test, or 3 to 16 folds to be cross-validated"
-    values = [_ALIASES.get(v, v) for v in (v.lower() for v in values)]
+    values = [ALIASES.get(v, v) for v in (v.lower() for v in values)]
     if "" in values:
         raise LabelError(f"folds.field: {values.count('')} labels have no value of '{name}'; {allowed}")
     found = sorted(set(values), key=natural)

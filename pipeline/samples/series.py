@@ -5,73 +5,67 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from pipeline.errors import LabelError
 from pipeline.imagery.dates import Period
-from pipeline.imagery.indices import find_indices
+from pipeline.imagery.indices import appended, find_indices
 from pipeline.samples.columns import band_columns, labelled_rows, need_column, read_table, sample_rows
 from pipeline.samples.labels import check_classes
 from pipeline.samples.legend import Legend, natural, text_of
 from pipeline.samples.periods import days, periods_of
 from pipeline.samples.regular import reach, regular
+from pipeline.samples.standalone import Samples
 from pipeline.samples.vectors import COLUMNS
 from pipeline.settings import ClassSettings, LabelSettings, TemporalSettings
 
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class SeriesTable:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SeriesTable(Samples):
     """Labelled series of N samples, at most T dates each, of C bands.
 
     Attributes
     ----------
-    legend : Legend
-        The classes.
-    bands : tuple of str
-        Names of the bands.
     values : (N, T, C) float32
         Sorted by date; NaN where a value is missing, and after the last date of a sample.
     time : (N, T) float32
         Days since the first day of the sample's period; where it states none, since its first date.
-    target : (N,) int64
-        Class indices.
-    frame : DataFrame
-        The row of each sample in the table of samples.
-    places : (N, 2) float or None
-        Longitude and latitude, or x and y; NaN where there is none.
-    periods : tuple of Period or None
-        When labels hold; a single None where they state no period.
-    period : (N,) int64
-        Number of the period of each sample.
-    notes : list of str
-        What was found or left out.
-    rows : list of dict
-        Per label value: class and samples.
     """
 
-    legend: Legend
-    bands: tuple[str, ...]
+    what: ClassVar[str] = "series"
+
     values: Array
     time: Array
-    target: Array
-    frame: pd.DataFrame
-    places: Array | None
-    periods: tuple[Period | None, ...]
-    period: Array
-    notes: list[str]
-    rows: list[dict[str, Any]]
 
-    def __len__(self) -> int:
-        return len(self.target)
+    @property
+    def dates(self) -> int:
+        """Most dates of a sample."""
+        return int(self.values.shape[1])
 
-    def report(self) -> list[dict[str, Any]]:
-        """Return a row per label value: what it matched."""
-        return self.rows
+    @property
+    def reach(self) -> int:
+        """A series is of a single pixel."""
+        return 0
+
+    def read(self, some: slice, radius: int) -> tuple[Array, Array]:
+        """Return values (n, T, C, 1, 1) and days (n, T) of some series; see `Samples.read`."""
+        assert radius == 0
+        return self.values[some][..., None, None], self.time[some]
+
+    def spoken(self) -> list[tuple[str, str]]:
+        """Return what there is, for people."""
+        days = self.time[np.isfinite(self.values).all(2)]
+        return [
+            ("samples", f"{len(self):,} series"),
+            ("bands", ", ".join(self.bands)),
+            ("dates", f"up to {self.dates} each, from day {days.min():g} to day {days.max():g} of their period"),
+            ("periods", str(len(self.periods)) if self.periods[0] is not None else "none stated"),
+        ]
 
 
 def open_series(
@@ -127,10 +121,9 @@ def open_series(
         held = np.array([(p.start, p.end) for p in periods if p is not None], "datetime64[D]")[period]
     temporal = temporal or TemporalSettings()
     values, time, count = _series(long, samples[settings.id].to_numpy(), held, bands, settings, temporal, notes)
-    for made in find_indices(indices, bands, roles):
-        found = made.of({band: values[..., bands.index(band)] for band in made.bands}).astype(np.float32)
-        values = np.concatenate([values, np.where(np.isfinite(found), found, np.nan)[..., None]], axis=2)
-        bands = [*bands, made.name]
+    made = find_indices(indices, bands, roles)
+    values = np.moveaxis(appended(np.moveaxis(values, -1, 0), bands, made), 0, -1)
+    bands += [index.name for index in made]
     # A date counts where all its bands have a value, as in imagery.
     values[~np.all(np.isfinite(values), axis=2)] = np.nan
     spans = time.max(1) if held is None else (held[:, 1] - held[:, 0]).astype(np.int64)

@@ -27,6 +27,7 @@ def new_store(
     shape: tuple[int, int, int, int],
     *,
     margin: int = 0,
+    standalone: bool = False,
     key: str,
     bands: Sequence[str],
     periods: Sequence[Period | None],
@@ -45,6 +46,8 @@ def new_store(
         Chips, dates, bands, and the side of a chip in pixels.
     margin : int
         Pixels on each side of a chip that hold values and no labels.
+    standalone : bool
+        Whether the chips are cut from no imagery.
     key : str
         What the chips are made from.
     bands, periods, legend, folds
@@ -96,6 +99,7 @@ def new_store(
             {
                 "key": key,
                 "margin": margin,
+                "standalone": standalone,
                 "bands": list(bands),
                 "periods": [None if p is None else [p.start.isoformat(), p.end.isoformat()] for p in periods],
                 "legend": legend.to_json(),
