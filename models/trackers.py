@@ -45,8 +45,9 @@ def loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
             # WANDB_MODE=offline keeps everything in the folder.
             made.append(loggers.WandbLogger(save_dir=folder, project="landweave"))
         else:
-            where = os.environ.get("MLFLOW_TRACKING_URI")
-            made.append(loggers.MLFlowLogger("landweave", tracking_uri=where, save_dir=str(folder / "mlflow")))
+            # A database, for mlflow 3 refuses plain folders.
+            where = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+            made.append(loggers.MLFlowLogger("landweave", tracking_uri=where))
     return made
 
 

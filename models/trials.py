@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.tuner.tuning import Tuner
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import nn
 
 from models.learning import Batch, LearningTask
@@ -28,7 +27,8 @@ _RATE = 0.003  # at which Adam learns a batch with most networks
 
 _RANGE = (1e-6, 10.0)
 _TRIED = 100  # rates in that range
-_SKIPPED = 10  # the first losses are means over too few steps
+_REACH = 5  # a loss is smoothed over so many steps before and behind it
+_EXPLODED = 4.0  # times the lowest loss: the test is over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class RangeTest:
     Attributes
     ----------
     lr, loss : list of float
-        The rate of each step, and the loss behind it, smoothed; those that are no numbers are left out.
+        The rate of each step, and its loss, smoothed.
     suggestion : float
         Where the loss falls most steeply over the logarithm of the rate.
     """
@@ -124,46 +124,75 @@ def range_test(task: LearningTask, data: LightningDataModule, options: dict[str,
     ModelError
         If the loss falls nowhere.
     """
-    low, high = _RANGE
     trial = copy.deepcopy(task)
-    optimizer = task.settings.optimizer.model_copy(update={"lr": low})
+    optimizer = task.settings.optimizer.model_copy(update={"lr": _RANGE[0]})
     trial.settings = task.settings.model_copy(update={"optimizer": optimizer})
-    # The tuner draws a progress bar that cannot be switched off, and writes a checkpoint of its own.
-    with (
-        torch.random.fork_rng(),
-        contextlib.redirect_stderr(io.StringIO()),
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    rising = _Rising()
+    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             **options,
             max_epochs=_TRIED,
-            check_val_every_n_epoch=_TRIED + 1,
+            max_steps=_TRIED,
+            limit_val_batches=0,
+            callbacks=[rising],
             logger=False,
             enable_checkpointing=False,
             default_root_dir=folder,
         )
-        found = Tuner(trainer).lr_find(
-            trial.train(), datamodule=data, min_lr=low, max_lr=high, num_training=_TRIED, update_attr=False
-        )
-    assert found is not None
-    pairs = zip(found.results["lr"], found.results["loss"], strict=False)
-    lrs, losses = zip(*[(lr, loss) for lr, loss in pairs if math.isfinite(loss)], strict=True)
-    return RangeTest(lr=list(lrs), loss=list(losses), suggestion=steepest(lrs, losses))
+        trainer.fit(trial.train(), data)
+    losses = _smoothed(rising.losses)
+    return RangeTest(lr=rising.lrs, loss=losses, suggestion=steepest(rising.lrs, losses))
+
+
+class _Rising(Callback):
+    """Raises the rate by the same factor from step to step, until the loss explodes.
+
+    Lightning's own finder smooths the loss by all steps before, which puts the fall a decade or more behind its rate.
+    """
+
+    def __init__(self) -> None:
+        self.lrs: list[float] = []
+        self.losses: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        """Set the rate of the step."""
+        low, high = _RANGE
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = low * (high / low) ** (trainer.global_step / (_TRIED - 1))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: object) -> None:  # noqa: ARG002 - a hook
+        """Keep the loss of the step."""
+        if not outputs:  # a batch from which nothing can be learnt
+            return
+        loss = float(outputs["loss"])
+        if not math.isfinite(loss) or loss > _EXPLODED * min(self.losses, default=loss):
+            trainer.should_stop = True
+            return
+        self.lrs.append(float(trainer.optimizers[0].param_groups[0]["lr"]))
+        self.losses.append(loss)
+
+
+def _smoothed(losses: Sequence[float]) -> list[float]:
+    """Return the mean of each loss and its neighbours, as many before as behind it."""
+    found = []
+    for i in range(len(losses)):
+        reach = min(_REACH, i, len(losses) - 1 - i)
+        found.append(fmean(losses[i - reach : i + reach + 1]))
+    return found
 
 
 def steepest(lrs: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the rate at which the loss falls most steeply over the logarithm of the rate.
+    """Return the rate at which the loss falls most steeply over the logarithm of the rate, before it is lowest.
 
     Raises
     ------
     ModelError
         If it falls nowhere.
     """
-    slopes = [
-        (losses[i + 1] - losses[i - 1]) / math.log(lrs[i + 1] / lrs[i - 1]) for i in range(_SKIPPED, len(lrs) - 1)
-    ]
+    end = losses.index(min(losses)) if losses else 0
+    slopes = [(losses[i + 1] - losses[i - 1]) / math.log(lrs[i + 1] / lrs[i - 1]) for i in range(1, end)]
     if not slopes or min(slopes) >= 0:
         raise ModelError(
             "training.optimizer.lr: auto found no rate at which the loss falls; give a number, such as 0.001"
         )
-    return lrs[_SKIPPED + slopes.index(min(slopes))]
+    return lrs[1 + slopes.index(min(slopes))]
