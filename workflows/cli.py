@@ -193,6 +193,15 @@ def extract(
 
 
 @app.command()
+def tune(job: JobFile, set_: Set = None, overwrite: Overwrite = False, quiet: Quiet = False) -> None:
+    """Look for better settings by their figure on the validation fold; resumes, and adds trials if more are asked."""
+    from workflows.tune import tune as work
+
+    context = _context(job, set_, overwrite, quiet)
+    context.console.summary("tune: done; now: landweave run on the best job", work(context))
+
+
+@app.command()
 def networks() -> None:
     """List the networks with their parameters, context and cost."""
     from workflows.networks import show_networks

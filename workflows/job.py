@@ -24,6 +24,7 @@ from pipeline.settings import (
     Settings,
     TemporalSettings,
 )
+from workflows.settings import TuneSettings
 
 Dates = tuple[datetime.date, datetime.date]
 TaskName = Literal["classification", "regression", "forecast", "reconstruction"]
@@ -111,6 +112,7 @@ class Job(Settings):
     chips: ChipSettings = Field(ChipSettings(), description="Training samples.")
     model: ModelSettings = Field(default_factory=lambda: ModelSettings(), description="The network and its settings.")
     training: TrainingSettings = Field(TrainingSettings(), description="How the network learns.")
+    tune: TuneSettings = Field(TuneSettings(), description="How better settings are looked for.")
     predict: PredictSettings = Field(PredictSettings(), description="What is mapped.")
     saliency: SaliencySettings = Field(SaliencySettings(), description="How the map is explained.")
     compute: ComputeSettings = Field(ComputeSettings(), description="Where the work runs.")
