@@ -129,7 +129,7 @@ def advice(job: Job, space: Space, tried: Sequence[Tried], validation: int) -> l
     )
     for name, one in space.items():
         value = best.values[name]
-        if best is own or isinstance(one, Choices) or not one.holds(value):
+        if best is own or isinstance(one, Choices) or not one.log or not one.holds(value):
             continue
         place = one.place(value)
         if min(place, 1 - place) < _EDGE:
