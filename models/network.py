@@ -25,6 +25,8 @@ NETWORKS: dict[str, str] = {
     "unet": "models.networks.unet:UNet",
     "convlstm": "models.networks.convlstm:ConvLSTM",
     "utae": "models.networks.utae:UTAE",
+    "autoencoder": "models.networks.autoencoder:Autoencoder",
+    "vae": "models.networks.vae:VAE",
 }
 
 

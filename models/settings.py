@@ -51,8 +51,8 @@ class TrainingSettings(_Settings):
     epochs: int = Field(150, ge=1, description="Most passes over the training labels.")
     batch_size: int | Literal["auto"] = Field(
         "auto",
-        description="Chips per step, or pixels for pixel networks. auto: about 16 steps an epoch for chips (2 to 16 "
-        "chips each), 32 for pixels (16 to 1024 each).",
+        description="Samples per step: chips, patches around a labelled pixel, or pixels for pixel networks. auto: about 16 "
+        "steps an epoch for chips (2 to 16 each), 32 for patches (16 to 128 each) and for pixels (16 to 1024 each).",
     )
     optimizer: OptimizerSettings = Field(OptimizerSettings(), description="How weights follow the gradient.")
     schedule: Literal["cosine", "constant"] = Field(
@@ -80,16 +80,15 @@ class TrainingSettings(_Settings):
         ["csv", "tensorboard"], description="Where the figures of each epoch go. wandb and mlflow need their packages."
     )
 
-    def samples_per_step(self, samples: int, *, single_pixels: bool) -> int:
+    def samples_per_step(self, samples: int, kind: Literal["pixels", "patches", "chips"]) -> int:
         """Return the batch size, decided from the number of training samples where it is ``auto``.
 
         Few samples need small batches: what counts is the number of steps.
         """
         if self.batch_size != "auto":
             return self.batch_size
-        if single_pixels:
-            return min(max(samples // 32, 16), 1024)
-        return min(max(samples // 16, 2), 16)
+        steps, least, most = {"pixels": (32, 16, 1024), "patches": (32, 16, 128), "chips": (16, 2, 16)}[kind]
+        return min(max(samples // steps, least), most)
 
 
 class SaliencySettings(_Settings):

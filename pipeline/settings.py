@@ -225,13 +225,26 @@ class ChipSettings(Settings):
     """Training samples."""
 
     size: int | None = Field(
-        None, ge=1, description="Side of a chip in pixels. Default: the network's own (1 for pixel networks)."
-    )
-    max_per_class: int = Field(
-        50_000,
+        None,
         ge=1,
-        description="Most training pixels kept of a class for pixel networks; drawn with the seed, and said.",
+        description="Side of a chip in pixels. Default: the network's own (1 for pixel networks). Networks that learn from "
+        "patches around labelled pixels have one size of them, which follows from their own settings.",
     )
+    samples: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Places drawn over the whole image where there are no labels; auto: 20,000 single pixels, or 1,000 chips.",
+    )
+    max_per_class: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Most labelled pixels kept of a class and fold, for networks that learn from single pixels or from patches "
+        "around them; drawn with the seed, and said. auto: 50,000 pixels, or 5,000 patches, each of which is a file.",
+    )
+
+    def most(self, *, patches: bool) -> int:
+        """Return the most labelled pixels that are kept of a class and fold."""
+        if self.max_per_class != "auto":
+            return self.max_per_class
+        return 5_000 if patches else 50_000
 
 
 class ComputeSettings(Settings):

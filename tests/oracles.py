@@ -23,7 +23,7 @@ def tiled_scores(network, cube, valid, time, size):  # type: ignore[no-untyped-d
 
     b, _, _, h, w = cube.shape
     halo = network.halo
-    result = torch.full((b, network.classes, h, w), torch.nan)
+    result = torch.full((b, network.outputs, h, w), torch.nan)
     for y in range(0, h, size):
         for x in range(0, w, size):
             tile = padded_window(cube, valid, y - halo, x - halo, size + 2 * halo)
@@ -363,3 +363,26 @@ def convlstm_by_hand(network, cube, valid, time):  # type: ignore[no-untyped-def
                     memory[i, :, y, x] = forget.sigmoid() * memory[i, :, y, x] + enter.sigmoid() * cell.tanh()
                     state[i, :, y, x] = out.sigmoid() * memory[i, :, y, x].tanh()
     return torch.einsum("bnhw,kn->bkhw", state, network.head.weight[:, :, 0, 0]) + network.head.bias[:, None, None]
+
+
+def reconstruction_loss_by_hand(reconstruction, cube, wanted):  # type: ignore[no-untyped-def]
+    """Return the sum of squared errors of the wanted values (B, T, C, H, W), one after another, and their number."""
+    total, count = 0.0, 0
+    for place in np.ndindex(*cube.shape):
+        if wanted[place]:
+            total += (float(reconstruction[place]) - float(cube[place])) ** 2
+            count += 1
+    return total, count
+
+
+def divergence_by_hand(means, log_variances):
+    """Return KL(q || N(0, 1)) of independent normal distributions, by integrating q (log q - log p) along a line."""
+    total = 0.0
+    for mean, log_variance in zip(means, log_variances, strict=True):
+        deviation = np.exp(0.5 * log_variance)
+        x = np.linspace(mean - 12 * deviation, mean + 12 * deviation, 20001)
+        log_q = -0.5 * ((x - mean) / deviation) ** 2 - np.log(deviation)  # both but for the same constant
+        log_p = -0.5 * x**2
+        density = np.exp(log_q) / np.sqrt(2 * np.pi)
+        total += float(np.trapezoid(density * (log_q - log_p), x))
+    return total

@@ -51,6 +51,7 @@ def cut(
     path: Path,
     *,
     size: int,
+    margin: int = 0,
     buffer: int = 0,
     cube: Any = None,
     most: int = 10**6,
@@ -64,6 +65,7 @@ def cut(
         labels,
         divided,
         size=size,
+        margin=margin,
         path=path / "chips.zarr",
         key="k",
         max_per_class=most,
@@ -147,16 +149,63 @@ def everything(store: ChipStore) -> dict[tuple[int, int], tuple[Any, ...]]:
     }
 
 
-@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize(("size", "margin"), [(1, 0), (8, 0), (7, 3)])
 def test_how_the_land_is_divided_among_tasks_changes_nothing(
-    labels: VectorLabels, client: Client, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+    labels: VectorLabels, client: Client, tmp_path: Path, size: int, margin: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for land in (512, 24, 8):
         monkeypatch.setattr(cutting, "_LAND", land)
-        store, _ = cut(labels, client, tmp_path / str(land), size=size, buffer=5, most=40, k=3)
+        store, _ = cut(labels, client, tmp_path / str(land), size=size, margin=margin, buffer=5, most=40, k=3)
         found.append(everything(store))
     assert found[0] == found[1] == found[2]
+
+
+# -- chips with a margin
+
+
+@pytest.mark.parametrize(("size", "margin"), [(9, 4), (14, 4)])
+def test_a_margin_holds_values_and_no_labels(
+    labels: VectorLabels, client: Client, tmp_path: Path, size: int, margin: int
+) -> None:
+    cube = MadeUpCube(labels.geobox, dates=DATES)
+    store, folds = cut(labels, client, tmp_path, size=size, margin=margin, cube=cube, k=3, buffer=4)
+    assert (store.size, store.margin, store.kind) == (size, margin, "patches" if size == 9 else "chips")
+    assert store.origins.min() < 0, "a chip reaches outside the raster"
+    for i, (y, x) in enumerate(store.origins.tolist()):
+        tile = cube.read(Window(y=y, x=x, height=size, width=size))
+        np.testing.assert_array_equal(store.values[i], np.where(tile.valid[:, None], tile.values, np.nan))
+        known = store.truth[i]
+        assert known[0, margin : size - margin, margin : size - margin].any()
+        known[:, margin : size - margin, margin : size - margin] = 0
+        assert not known.any()
+    for round_ in range(3):
+        truth, expected = roles_by_hand(labels, folds, round_)
+        for role in (TRAIN, VAL, TEST):
+            places = store.places(round_, role)
+            found = sorted(zip(places.rows.tolist(), places.columns.tolist(), places.target.tolist(), strict=True))
+            assert found == [(y, x, int(truth[y, x])) for y, x in np.argwhere(expected == role).tolist()]
+            assert store.counts(round_, role).tolist() == np.bincount(places.target, minlength=3).tolist()
+
+
+def test_patches_are_drawn_and_described_as_single_pixels_are(
+    labels: VectorLabels, client: Client, tmp_path: Path
+) -> None:
+    cube = MadeUpCube(labels.geobox, dates=DATES)
+    pixels, _ = cut(labels, client, tmp_path / "pixels", size=1, cube=cube, most=20)
+    patches, _ = cut(labels, client, tmp_path / "patches", size=7, margin=3, cube=cube, most=20)
+    assert len(patches) == len(pixels) < (codes(labels) >= 0).sum()
+    assert {tuple(o) for o in (patches.origins + 3).tolist()} == {tuple(o) for o in pixels.origins.tolist()}
+    assert patches.notes == pixels.notes
+    assert patches.table() == pixels.table()
+    for of in (lambda s: s.pixels(0, TEST, None), lambda s: s.labelled(0, TRAIN, s.indices(0, TRAIN))):
+        rows = [
+            sorted(zip(v.reshape(len(v), -1).tolist(), t.tolist(), strict=True)) for v, t in map(of, (patches, pixels))
+        ]
+        assert rows[0] == rows[1]
+    found, expected = (Statistics.from_moments(s.moments(0)) for s in (patches, pixels))
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)
+    np.testing.assert_allclose(found.std, expected.std, rtol=1e-4)
 
 
 # -- what is left out, and said

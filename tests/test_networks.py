@@ -172,9 +172,9 @@ def test_a_wrong_setting_is_refused_with_its_place(settings, words):
         build("unet", settings, bands=1, dates=1, classes=2)
 
 
-def test_one_class_is_refused():
-    with pytest.raises(ModelError, match="at least 2 classes, got 1"):
-        build("mlp", {}, bands=1, dates=1, classes=1)
+def test_no_class_is_refused():
+    with pytest.raises(ModelError, match="at least 1 classes, got 0"):
+        build("mlp", {}, bands=1, dates=1, classes=0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 6, 8), (1, 1, 3, 8, 8), (1, 2, 2, 8, 8), (2, 8, 8)])

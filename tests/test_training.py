@@ -252,9 +252,10 @@ def test_no_temporary_file_is_left(tmp_path):
 
 def test_batches_are_sized_by_the_number_of_samples():
     auto = TrainingSettings()
-    assert [auto.samples_per_step(n, single_pixels=False) for n in (1, 20, 60, 160, 10_000)] == [2, 2, 3, 10, 16]
-    assert [auto.samples_per_step(n, single_pixels=True) for n in (1, 1000, 10**6)] == [16, 31, 1024]
-    assert TrainingSettings(batch_size=5).samples_per_step(1000, single_pixels=True) == 5
+    assert [auto.samples_per_step(n, "chips") for n in (1, 20, 60, 160, 10_000)] == [2, 2, 3, 10, 16]
+    assert [auto.samples_per_step(n, "pixels") for n in (1, 1000, 10**6)] == [16, 31, 1024]
+    assert [auto.samples_per_step(n, "patches") for n in (1, 1000, 10**6)] == [16, 31, 128]
+    assert TrainingSettings(batch_size=5).samples_per_step(1000, "pixels") == 5
 
 
 def test_settings_are_strict_and_documented():

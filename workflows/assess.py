@@ -15,6 +15,7 @@ from models.inference import scores
 from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError
 from pipeline.grid import BlockGrid, round_up
+from workflows.job import LABELLED
 from workflows.scoring import load_scorer
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Assessed:
     places : Places
         The pixels, in the order of the scores.
     scores : (N, K) float32
-        Scores per class, before calibration.
+        What the product measures there: scores per class before calibration, or what its task asks for.
     """
 
     places: Places
@@ -67,8 +68,10 @@ class _Task:
         block, cube = self.blocks[index], self.cubes[period]
         tile = cube.read(block.padded)
         with scorer.turn():
-            tensors = scorer.tensors(tile.values[None], tile.valid[None], cube.time[None])
-            found = scores(scorer.network, *tensors)[0].cpu().numpy()
+            values, valid, time = scorer.tensors(tile.values[None], tile.valid[None], cube.time[None])
+            dates = slice(scorer.network.dates)
+            outputs = scores(scorer.network, values[:, dates], valid[:, dates], time[:, dates])
+            found = scorer.product.measured(outputs[0], values[0], valid[0]).cpu().numpy()
         rows, columns = self.places[item]
         return np.ascontiguousarray(found[:, rows - block.padded.y, columns - block.padded.x].T)
 
@@ -77,10 +80,11 @@ def assess(
     bundle: Bundle,
     folder: Path,
     store: ChipStore,
-    round_: int,
+    round_: int | str,
     role: int,
     cubes: Sequence[Cube],
     client: Client,
+    most: int | None = None,
 ) -> Assessed:
     """Score the labelled pixels that have a role in a round, each with the full context the network needs.
 
@@ -98,6 +102,8 @@ def assess(
         Imagery of each period in which labels hold.
     client : Client
         Where blocks are run.
+    most : int, optional
+        Score no more than so many of them, drawn at random, always the same.
 
     Raises
     ------
@@ -105,14 +111,16 @@ def assess(
         If a block failed after its retries.
     """
     where = store.places(round_, role)
-    if bundle.network.pixelwise and store.size == 1:
+    if most is not None and len(where.target) > most:
+        where = where.at(np.sort(np.random.default_rng(0).choice(len(where.target), most, replace=False)))
+    elif bundle.task["name"] in LABELLED and bundle.network.pixelwise and store.size == 1:
         return Assessed(where, _of_samples(bundle, folder, store, store.indices(round_, role)))
     return Assessed(where, _of_blocks(bundle, folder, where, cubes, client))
 
 
 def _of_samples(bundle: Bundle, folder: Path, store: ChipStore, chips: Array) -> Array:
     scorer = load_scorer(folder, bundle.checksum)
-    found = np.empty((len(chips), len(bundle.legend)), np.float32)
+    found = np.empty((len(chips), bundle.network.outputs), np.float32)
     with scorer.turn():
         for i in range(0, len(chips), _SAMPLES):
             some = chips[i : i + _SAMPLES]
@@ -134,12 +142,12 @@ def _of_blocks(bundle: Bundle, folder: Path, where: Places, cubes: Sequence[Cube
         order[item].append(i)
     places = {item: (where.rows[i], where.columns[i]) for item, i in order.items()}
     task = _Task(folder, bundle.checksum, tuple(cubes), blocks, places)
-    result = np.full((len(where.target), len(bundle.legend)), np.nan, dtype=np.float32)
+    found: dict[tuple[int, int], Array] = {}
 
-    def keep(item: tuple[int, int], found: Array) -> None:
-        result[order[item]] = found
-
-    failures = run_tasks(task, sorted(order), client=client, on_result=keep, fatal=(ReadError,))
+    failures = run_tasks(task, sorted(order), client=client, on_result=found.__setitem__, fatal=(ReadError,))
     if failures:
         raise BlocksFailedError(f"scoring labelled places failed: {failures[0].error}")
-    return result
+    result = np.concatenate([found[item] for item in order])
+    back = np.empty(len(result), np.int64)
+    back[np.concatenate([order[item] for item in order])] = np.arange(len(result))
+    return np.asarray(result[back], dtype=np.float32)

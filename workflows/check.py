@@ -75,7 +75,11 @@ def check(context: Context) -> None:
             ("folds", f"{folds.method}, {len(folds.names)} ({', '.join(folds.names)}), buffer {folds.buffer} px"),
             ("network", f"{job.model.name}: {parameters(network):,} parameters"),
             ("", f"halo {network.halo} px, stride {network.stride} px, {quantity(flop_per_pixel(network))}FLOP/px"),
-            ("chips", f"{context.chip_size} x {context.chip_size} px"),
+            (
+                "chips",
+                f"{context.chip_size} x {context.chip_size} px"
+                + (", one around each labelled pixel" if context.chip_margin else ""),
+            ),
             ("maps", spoken_periods(context)),
             ("blocks", f"{len(blocks)} of {blocks.size} px, read with {blocks.halo} px around"),
             ("threads", threads),

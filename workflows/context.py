@@ -16,6 +16,7 @@ from workflows.job import Job
 from workflows.output import Output
 
 if TYPE_CHECKING:
+    from models.forecasting import Horizon
     from models.network import Network
     from pipeline.imagery.cube import Cube
     from pipeline.imagery.dates import Period
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pipeline.samples.labels import Labels
     from pipeline.samples.legend import Legend
     from pipeline.samples.series import SeriesTable
+
+
+# Samples where nothing is labelled.
+_PIXELS, _CHIPS = 20_000, 1_000
 
 
 @dataclass
@@ -94,22 +99,33 @@ class Context:
         """The table of labelled series, where the job trains on one."""
         from pipeline.samples.series import open_series
 
-        if self.job.labels.series is None:
-            return None
         job = self.job
+        if job.labels is None or job.labels.series is None:
+            return None
         table = open_series(job.labels, job.classes, job.temporal, job.indices, job.roles)
         self.say(table.notes)
         return table
 
     @cached_property
     def labels(self) -> Labels:
-        """The reference data on the grid."""
+        """The reference data on the grid; where nothing is labelled, places drawn over the image."""
         from pipeline.samples.features import open_labels
 
-        # Images, not steps between them: of a period without any nothing can be filled in.
-        labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox, self.cube.observed)
+        if self.job.labels is None:
+            labels = self._drawn()
+        else:
+            # Images, not steps between them: of a period without any nothing can be filled in.
+            labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox, self.cube.observed)
         self.say(labels.notes)
         return labels
+
+    def _drawn(self) -> Labels:
+        from pipeline.samples.unlabelled import draw_places
+
+        cell, number = self.chip_size - 2 * self.chip_margin, self.job.chips.samples
+        if number == "auto":
+            number = _CHIPS if cell > 1 else _PIXELS
+        return draw_places(self.cube.geobox, cell=cell, number=number, seed=self.job.folds.seed)
 
     @cached_property
     def legend(self) -> Legend:
@@ -121,6 +137,8 @@ class Context:
         """The imagery of each period in which labels hold, all of as many dates; the whole imagery where they always do."""
         from pipeline.imagery.periods import cubes_of
 
+        if self.job.labels is None:
+            return (self.cube,)
         cubes, notes = cubes_of(self.cube, self.labels.periods)
         self.say(notes)
         return cubes
@@ -129,6 +147,15 @@ class Context:
     def imaged(self) -> tuple[Cube, ...]:
         """The imagery of each period in which labels hold; empty where the job trains on a table."""
         return () if self.table is not None else self.cubes
+
+    def seen(self, role: int) -> tuple[Cube, ...]:
+        """Return the imagery on which labels of a role are scored: `imaged`, but for a forecast, which has a window for each."""
+        from pipeline.samples.folds import VAL
+        from workflows.horizons import window_of
+
+        if self.job.task != "forecast":
+            return self.imaged
+        return (window_of(self.cube, self.horizon, self.horizon.validated if role == VAL else self.horizon.tested),)
 
     @cached_property
     def mapped(self) -> tuple[Period | None, ...]:
@@ -169,11 +196,12 @@ class Context:
         from pipeline.samples.tabulated import divide_samples
 
         if self.table is not None:
+            assert self.job.labels is not None
             folds = divide_samples(self.table, self.job.folds, self.job.labels)
         else:
-            settings = self.job.folds
-            if self.job.labels.fold and settings.field is None:
-                settings = settings.model_copy(update={"field": self.job.labels.fold})
+            settings, labels = self.job.folds, self.job.labels
+            if labels is not None and labels.fold and settings.field is None:
+                settings = settings.model_copy(update={"field": labels.fold})
             folds = make_folds(self.labels, settings, self.network().halo)
         self.say(folds.notes)
         return folds
@@ -188,18 +216,18 @@ class Context:
         """
         from models.network import build
 
-        table = self.table
+        table, job = self.table, self.job
         if table is not None:
             bands, dates = len(table.bands), table.values.shape[1]
         else:
             bands, dates = len(self.cube.bands), len(self.cubes[0].dates)
-        network = build(
-            self.job.model.name,
-            self.job.model.settings,
-            bands=bands,
-            dates=dates,
-            classes=len(self.legend.classes),
-        )
+        if job.task == "classification":
+            outputs = len(self.legend.classes)
+        elif job.task == "forecast":
+            dates, outputs = self.horizon.history, self.horizon.steps * len(self.horizon.bands)
+        else:
+            outputs = 1 if job.task == "regression" else 0
+        network = build(job.model.name, job.model.settings, bands=bands, dates=dates, classes=outputs)
         if table is not None and not network.pixelwise:
             raise RequestError(
                 f"model.name: the network '{network.name}' looks at the land around a pixel, and a table of series holds "
@@ -208,10 +236,43 @@ class Context:
         return network
 
     @cached_property
+    def horizon(self) -> Horizon:
+        """Which dates of the imagery are seen, and which are forecast.
+
+        Raises
+        ------
+        ModelError, RequestError
+            If the series is too short, or a band is not there.
+        """
+        from workflows.horizons import horizon_of
+
+        return horizon_of(self.cube, self.job.forecast)
+
+    @cached_property
     def chip_size(self) -> int:
-        """Side of a chip in pixels."""
+        """Side of a chip in pixels, margins included.
+
+        Raises
+        ------
+        RequestError
+            If the job states another than the network's patches have.
+        """
+        network, stated = self.network(), self.job.chips.size
+        if not network.centred:
+            return stated or network.chip
+        patch = 2 * network.halo + 1
+        if stated not in (None, patch):
+            raise RequestError(
+                f"chips.size: found {stated}, but the network '{network.name}' learns from patches of {patch} x {patch} pixels, "
+                "all that it sees around a label; leave chips.size out, or change the network's own settings"
+            )
+        return patch
+
+    @cached_property
+    def chip_margin(self) -> int:
+        """Pixels on each side of a chip that hold values and no labels: the halo, where chips are patches."""
         network = self.network()
-        return self.job.chips.size or network.chip
+        return network.halo if network.centred else 0
 
     @cached_property
     def software(self) -> dict[str, str]:
@@ -222,8 +283,9 @@ class Context:
     def inputs(self) -> dict[str, list[dict[str, Any]]]:
         """Fingerprints of all input files, by kind."""
         labels = self.job.labels
-        label_files = [Path(p) for p in (labels.path, labels.series, labels.samples) if p is not None]
-        if label_files[0].suffix.lower() == ".shp":
+        named = (labels.path, labels.series, labels.samples) if labels is not None else ()
+        label_files = [Path(p) for p in named if p is not None]
+        if label_files and label_files[0].suffix.lower() == ".shp":
             label_files += [p for s in (".dbf", ".prj", ".shx") if (p := label_files[0].with_suffix(s)).is_file()]
         area = [Path(self.job.area)] if self.job.area else []
         return {
@@ -248,12 +310,13 @@ class Context:
         return {
             "imagery": self.key_imagery(),
             "labels": {
-                "settings": pathless(job.labels.model_dump(mode="json", by_alias=True)),
+                "settings": None if job.labels is None else pathless(job.labels.model_dump(mode="json", by_alias=True)),
                 "files": [pathless(f) for f in self.inputs["labels"]],
             },
             "classes": None if job.classes is None else [c.model_dump(mode="json") for c in job.classes],
             "folds": job.folds.model_dump(mode="json"),
-            "chips": {"size": self.chip_size, "max_per_class": job.chips.max_per_class, "buffer": self.folds.buffer},
+            "chips": job.chips.model_dump(mode="json")
+            | {"size": self.chip_size, "margin": self.chip_margin, "buffer": self.folds.buffer},
             "software": self.software,
         }
 
@@ -263,7 +326,12 @@ class Context:
         # Where figures are logged, and on what the work is done, does not make another model.
         for name in ("track", "devices"):
             training.pop(name, None)
-        return self.key_prepare() | {"model": self.job.model.model_dump(mode="json"), "training": training}
+        own = {name: getattr(self.job, name).model_dump(mode="json") for name in ("reconstruction", "forecast")}
+        return self.key_prepare() | {
+            "task": {"name": self.job.task, "settings": own.get(self.job.task)},
+            "model": self.job.model.model_dump(mode="json"),
+            "training": training,
+        }
 
 
 def pixel_networks() -> list[str]:

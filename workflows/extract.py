@@ -58,7 +58,7 @@ def extract(context: Context, path: Path | None) -> list[tuple[str, Path]]:
                 size=1,
                 path=work,
                 key="",
-                max_per_class=context.job.chips.max_per_class,
+                max_per_class=context.job.chips.most(patches=False),
                 seed=context.job.folds.seed,
                 client=client,
                 progress=progress,

@@ -6,7 +6,7 @@ import datetime
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,11 +24,18 @@ from pipeline.settings import (
     Settings,
     TemporalSettings,
 )
+from workflows.products.product import chosen
 from workflows.settings import TuneSettings
+
+LABELLED = ("classification", "regression")
+"""Tasks that learn from labels."""
 
 Dates = tuple[datetime.date, datetime.date]
 TaskName = Literal["classification", "regression", "forecast", "reconstruction"]
-LayerName = Literal["classes", "confidence", "probabilities", "saliency"]
+LayerName = Literal[
+    "classes", "confidence", "probabilities", "saliency", "value", "reconstruction_error", "anomaly", "embedding",
+    "forecast", "surprise", "change",
+]  # fmt: skip
 
 
 class ModelSettings(BaseModel):
@@ -47,10 +54,11 @@ class ModelSettings(BaseModel):
 class PredictSettings(Settings):
     """What is mapped, and in what pieces."""
 
-    layers: list[LayerName] = Field(
-        ["classes", "confidence", "saliency"],
-        min_length=1,
-        description="Rasters to make: classes, confidence, probabilities, saliency.",
+    layers: Annotated[list[LayerName], Field(min_length=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Rasters to make. Of a classification: classes, confidence, probabilities, saliency (auto: all but "
+        "probabilities). Of a regression: value, saliency. Of a reconstruction: classes (clusters), "
+        "reconstruction_error, anomaly (auto: these three), embedding. Of a forecast: forecast, surprise, change.",
     )
     block: int | Literal["auto"] = Field(
         "auto", description="Side of a block's core in pixels; auto: from the network and the memory budget."
@@ -81,6 +89,24 @@ class PredictSettings(Settings):
         return self
 
 
+class ReconstructionSettings(Settings):
+    """What is made of an embedding (task: reconstruction)."""
+
+    clusters: int = Field(8, ge=2, le=254, description="Classes of the map, by k-means on the embedding.")
+
+
+class ForecastSettings(Settings):
+    """What is forecast (task: forecast). The last `steps` dates are kept for the test, those before them to stop by."""
+
+    history: int | None = Field(
+        None,
+        ge=1,
+        description="Dates that the network sees. Default: those of about a year, half of the series at most.",
+    )
+    steps: int = Field(1, ge=1, description="Dates to come that it forecasts.")
+    bands: list[str] | None = Field(None, min_length=1, description="Bands that are forecast. Default: all.")
+
+
 class Job(Settings):
     """One land-cover mapping job, from rasters and labels to maps and a report."""
 
@@ -104,12 +130,18 @@ class Job(Settings):
         {}, description="Bands by their role in indices (red, nir, swir1, ...), where their names do not say it."
     )
     area: str | None = Field(None, description="Polygons; only inside them is trained and mapped. Default: everywhere.")
-    labels: LabelSettings = Field(description="The reference data: what is where.")
+    labels: LabelSettings | None = Field(
+        None, description="The reference data: what is where. A reconstruction and a forecast need none."
+    )
     classes: list[ClassSettings] | None = Field(
         None, description="The classes of the map. Default: every value of the label field, sorted, with a palette."
     )
     folds: FoldSettings = Field(FoldSettings(), description="How labelled places are divided for honest figures.")
     chips: ChipSettings = Field(ChipSettings(), description="Training samples.")
+    reconstruction: ReconstructionSettings = Field(
+        ReconstructionSettings(), description="What is made of an embedding (task: reconstruction)."
+    )
+    forecast: ForecastSettings = Field(ForecastSettings(), description="What is forecast (task: forecast).")
     model: ModelSettings = Field(default_factory=lambda: ModelSettings(), description="The network and its settings.")
     training: TrainingSettings = Field(TrainingSettings(), description="How the network learns.")
     tune: TuneSettings = Field(TuneSettings(), description="How better settings are looked for.")
@@ -118,13 +150,28 @@ class Job(Settings):
     compute: ComputeSettings = Field(ComputeSettings(), description="Where the work runs.")
 
     @model_validator(mode="after")
-    def _imagery_or_series(self) -> typing.Self:
-        if not self.imagery and self.labels.series is None:
+    def _labels_of_the_task(self) -> typing.Self:
+        labelled = self.task in LABELLED
+        if labelled and self.labels is None:
+            raise ValueError(
+                f"a {self.task} needs `labels`, found none; without labels there are task: reconstruction (a network that "
+                "encodes, such as autoencoder) and task: forecast"
+            )
+        if not labelled and self.labels is not None:
+            raise ValueError(f"a {self.task} learns without labels, found `labels`: leave them out")
+        if not labelled and self.classes is not None:
+            raise ValueError(f"a {self.task} knows no classes, found `classes`: leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _imagery_or_samples(self) -> typing.Self:
+        table = self.labels is not None and self.labels.series is not None
+        if not self.imagery and not table:
             raise ValueError(
                 "a job needs `imagery` (rasters, with labels on them) or `labels.series` (a table of labelled series), found "
                 "neither"
             )
-        if self.imagery and self.labels.series is not None:
+        if self.imagery and table:
             raise ValueError(
                 "labels.series is a table that trains without imagery, found both: leave `imagery` out, and map rasters "
                 "with the trained model by `landweave apply`"
@@ -209,6 +256,8 @@ def make_job(raw: dict[str, Any], overrides: typing.Sequence[str] = (), *, base:
     except ValidationError as error:
         raise JobError(explain(error, raw, Job, where)) from error
     job = job.model_copy(update={"model": _complete(job.model, where)})
+    layers = chosen(job.predict.layers, job.task)
+    job = job.model_copy(update={"predict": job.predict.model_copy(update={"layers": layers})})
     job = job.model_copy(update={"name": job.name or "job"})
     job = job.model_copy(update={"output": job.output or f"runs/{job.name}"})
     return _resolve_paths(job, base.resolve())
@@ -359,11 +408,11 @@ def _resolve_paths(job: Job, base: Path) -> Job:
         imagery.append(entry.model_copy(update=update))
     update = {
         "imagery": imagery,
-        "labels": job.labels.model_copy(
-            update={k: one(v) for k in ("path", "series", "samples") if (v := getattr(job.labels, k)) is not None}
-        ),
         "output": one(job.output),
     }
+    if job.labels:
+        named = {k: one(v) for k in ("path", "series", "samples") if (v := getattr(job.labels, k)) is not None}
+        update["labels"] = job.labels.model_copy(update=named)
     if job.area:
         update["area"] = one(job.area)
     if job.grid and job.grid.like:

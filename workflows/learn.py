@@ -11,6 +11,9 @@ import numpy as np
 import torch
 
 from models.bundle import Bundle
+from models.forecasting import ForecastTask
+from models.networks.coding import CodingNetwork
+from models.reconstruction import ReconstructionTask
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.engine import cores
@@ -19,6 +22,7 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN
 from workflows.console import duration
+from workflows.horizons import naive_of, window_of
 
 if TYPE_CHECKING:
     from models.learning import LearningTask
@@ -85,7 +89,7 @@ def learn(
         store.path,
         round_,
         bands,
-        batch_size=settings.samples_per_step(len(store.indices(round_, TRAIN)), single_pixels=store.size == 1),
+        batch_size=settings.samples_per_step(len(store.indices(round_, TRAIN)), store.kind),
         augment=tuple(settings.augment),
         sampling=settings.sampling,
         seed=settings.seed,
@@ -108,28 +112,50 @@ def _task(
     context: Context, store: ChipStore, round_: int | str, network: Network, settings: TrainingSettings
 ) -> LearningTask:
     """Return what is learnt."""
+    name = context.job.task
+    if name == "forecast":
+        return ForecastTask(network, settings, context.horizon)
+    if name == "reconstruction":
+        assert isinstance(network, CodingNetwork)
+        return ReconstructionTask(network, settings)
     return ClassificationTask(
         network,
         classes=len(context.legend.classes),
         settings=settings,
         counts=store.counts(round_, TRAIN).tolist(),
-        centred=network.centred,
+        centred=store.kind == "patches",
     )
+
+
+def _meaning(context: Context, store: ChipStore) -> dict[str, Any]:
+    """Return what the outputs of the network mean, as far as that is known before it has learnt."""
+    if context.job.task == "forecast":
+        horizon = context.horizon
+        return {
+            "name": "forecast",
+            "steps": horizon.steps,
+            "bands": [store.attrs["bands"][i] for i in horizon.bands],
+            "naive": naive_of(context.cube, horizon),
+        }
+    return {"name": context.job.task}
 
 
 def _bundle(context: Context, store: ChipStore, network: Network, bands: Statistics) -> Bundle:
     # Of the last period: what a network that takes dates by place was shown, and what a reader is told.
     last = context.imaged[-1] if context.imaged else None
-    time = store.time[0] if last is None else last.time
+    if last is not None and context.job.task == "forecast":
+        last = window_of(last, context.horizon, context.horizon.tested)
+    time, dates = (store.time[0], None) if last is None else (last.time, last.dates)
+    seen = network.dates
     return Bundle(
         network=network,
         bands=list(store.attrs["bands"]),
-        dates=[d.isoformat() if d else None for d in last.dates] if last else [None] * len(time),
-        time=[float(t) for t in time],
+        dates=[d.isoformat() if d else None for d in dates[:seen]] if dates else [None] * seen,
+        time=[float(t) for t in time[:seen]],
         mean=[float(v) for v in bands.mean],
         std=[float(v) for v in bands.std],
-        task={"name": context.job.task},
-        legend=context.legend.to_json(),
+        task=_meaning(context, store),
+        legend=context.legend.to_json() if context.job.task == "classification" else [],
         temperature=1.0,
         figures={},
         training={},

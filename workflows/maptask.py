@@ -43,8 +43,6 @@ class MapTask:
         Where parts are written.
     per : tuple of str
         Saliency reductions: ``pixel``, ``band``, ``date``; empty where no saliency is made.
-    codes : tuple of int
-        Code of each class index in the class map.
     """
 
     bundle: Path
@@ -55,7 +53,6 @@ class MapTask:
     layers: tuple[Layer, ...]
     folder: Path
     per: tuple[str, ...]
-    codes: tuple[int, ...]
 
     def __call__(self, index: int) -> PartRecord:
         """Read, score, explain and write one block."""
@@ -74,29 +71,27 @@ class MapTask:
         """Return the layers of one block, (bands, h, w) each, cut to the part of the core inside the raster."""
         scorer = load_scorer(self.bundle, self.checksum)
         with scorer.turn():
-            tensors = scorer.tensors(tile.values[None], tile.valid[None], self.cube.time[None])
+            cube, seen, time = scorer.tensors(tile.values[None], tile.valid[None], self.cube.time[None])
+            # Of a forecast only the first dates are shown to the network.
+            dates = slice(scorer.network.dates)
+            inputs = cube[:, dates], seen[:, dates], time[:, dates]
             if self.per:
-                found, saliency = self.explain(scorer, block, *tensors)
+                found, saliency = self.explain(scorer, block, *inputs)
             else:
-                found, saliency = scores(scorer.network, *tensors), {}
+                found, saliency = scores(scorer.network, *inputs), {}
             y, x = block.inner.within(block.padded)
-            mine = found[0, :, y, x]
-            winner = mine.argmax(0).cpu().numpy()
-            probabilities = torch.softmax(mine.float() / scorer.temperature, 0).cpu().numpy()
-        valid = tile.valid[:, y, x].any(0)
-        if not np.isfinite(probabilities[:, valid]).all():
+            wanted = [layer.name for layer in self.layers if layer.name not in saliency]
+            values = scorer.product.made(wanted, found[0, :, y, x], cube[0, :, :, y, x], seen[0, :, y, x])
+        valid = tile.valid[dates, y, x].any(0)
+        if not bool(torch.isfinite(found[0, :, y, x]).all(0).cpu().numpy()[valid].all()):
             raise FloatingPointError(f"block {block.index} ({block.inner}): the network's scores are not finite")
         made: dict[str, Array] = {}
         for layer in self.layers:
-            if layer.name == "classes":
-                values = np.asarray(self.codes)[winner][None]
-            elif layer.name == "confidence":
-                values = layer.encode(probabilities.max(0, keepdims=True))
-            elif layer.name == "probabilities":
-                values = layer.encode(probabilities)
-            else:
-                values = saliency[layer.name][:, y, x]
-            made[layer.name] = np.where(valid, values, layer.nodata).astype(layer.dtype)
+            of = saliency[layer.name][:, y, x] if layer.name in saliency else values[layer.name]
+            if layer.kind != "classes":
+                # Shares and numbers beside the map need not be finite; nobody sees them.
+                of = layer.encode(np.where(valid, of, np.nan))
+            made[layer.name] = np.where(valid, of, layer.nodata).astype(layer.dtype)
         return made
 
     def explain(

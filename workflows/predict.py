@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from pipeline.maps.catalog import write_item
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
 from pipeline.maps.parts import PartRecord, PartStore
-from pipeline.samples.legend import Legend
 from workflows.console import duration, quantity
 from workflows.context import run_id
 from workflows.maptask import MapTask
+from workflows.products.product import product_of
 
 if TYPE_CHECKING:
     from models.network import Network
@@ -124,7 +123,7 @@ class MapRequest:
 
     def layers(self, key: dict[str, str]) -> tuple[Layer, ...]:
         """Return the layers to be made."""
-        legend = Legend.from_json(self.bundle.legend)
+        product = product_of(self.bundle)
         common = {
             "software": f"landweave {self.software['landweave']}",
             "run_id": run_id(key),
@@ -138,20 +137,8 @@ class MapRequest:
         dates = [("none" if known else "undated") if d is None else d.isoformat() for d in self.cube.dates]
         if known:
             common["dates"] = f"{min(known)}/{max(known)}"
-        made = []
-        if "classes" in self.predict.layers:
-            names = json.dumps([{"code": c.code, "name": c.name, "color": c.color} for c in legend.classes])
-            tags = common | {"classes": names, "overview_resampling": self.predict.overviews}
-            made.append(Layer.classes(legend, overview=self.predict.overviews, tags=tags))
-        if "confidence" in self.predict.layers:
-            made.append(Layer.confidence(tags=common | {"temperature": f"{self.bundle.temperature:.6g}"}))
-        if "probabilities" in self.predict.layers:
-            made.append(Layer.probabilities(legend, tags=common | {"temperature": f"{self.bundle.temperature:.6g}"}))
-        explained = common | {
-            "method": self.saliency.method,
-            "target": "score of the winning class, summed over the map",
-            "units": "score per standard deviation of the band",
-        }
+        made = list(product.layers(self.predict.layers, self.cube, common, self.predict.overviews))
+        explained = common | {"method": self.saliency.method, "target": product.target, "units": product.units}
         for per, name, bands, meaning in (
             ("pixel", "saliency", ["pixel"], "largest absolute gradient over bands and dates"),
             ("band", "saliency_bands", list(self.cube.bands), "absolute gradient, summed over dates"),
@@ -241,7 +228,6 @@ def _run_blocks(
         layers=layers,
         folder=store.folder,
         per=request.per,
-        codes=tuple(int(c) for c in Legend.from_json(request.bundle.legend).codes),
     )
     todo = (i for i in range(len(blocks)) if i not in done)
     left = len(blocks) - len(done)

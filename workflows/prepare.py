@@ -43,15 +43,17 @@ def prepare(context: Context) -> ChipStore:
 
 def _cut(context: Context, key: str) -> ChipStore:
     compute = context.job.compute
+    margin = context.chip_margin
     with dask_client(compute) as client, context.console.progress("cutting chips", 1, "blocks") as progress:
         return cut_chips(
             context.cubes,
             context.labels,
             context.folds,
             size=context.chip_size,
+            margin=margin,
             path=context.output.chips,
             key=key,
-            max_per_class=context.job.chips.max_per_class,
+            max_per_class=context.job.chips.most(patches=margin > 0),
             seed=context.job.folds.seed,
             client=client,
             progress=progress,

@@ -19,6 +19,7 @@ from pipeline.maps.layers import LegendEntry
 from workflows import charts
 from workflows.pictures import class_picture, ramp_picture
 from workflows.quicklook import quicklook, terminal_picture
+from workflows.sections import Section
 from workflows.verdict import figure, hectares, percent, verdict
 
 __all__ = ["ReportData", "quicklook", "terminal_picture", "write_report"]
@@ -30,7 +31,16 @@ _ABOUT = {
     "saliency": "How much each pixel moves the map around it (gradient; largest over bands and dates).",
     "saliency_bands": "The same, summed over dates: a band for each band of the imagery.",
     "saliency_dates": "The same, summed over bands: a band for each date.",
+    "value": "The estimated value, in the units of the labels.",
+    "reconstruction_error": "What the network could not give back, in standard deviations of the bands.",
+    "anomaly": "Share of the validation samples that were given back better.",
+    "embedding": "The numbers into which the network puts what it sees: a band each.",
+    "forecast": "What was to be expected, a band for each day and band of the imagery.",
+    "surprise": "What came minus what was to be expected, in standard deviations of the validation error.",
+    "change": "Root mean square of the surprise over days and bands.",
 }
+
+_NOTHING: Mapping[str, Any] = {"n": 0, "confusion": []}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +77,17 @@ class ReportData:
         Short name of what the map was made from.
     legend : sequence
         Classes in order: objects with ``name``, ``code``, ``color``.
-    accuracy : mapping
-        As accuracy.json: ``n``, ``overall``, ``kappa``, ``macro_f1``, ``classes``, ``confusion`` (rows = reference,
-        columns = map). Figures that do not exist are None.
+    accuracy : mapping or None
+        Of a classification, as accuracy.json: ``n``, ``overall``, ``kappa``, ``macro_f1``, ``classes``, ``confusion``
+        (rows = reference, columns = map). Figures that do not exist are None.
     forest : mapping or None
         The same for the random forest.
     evaluated : str
         What the accuracy was measured on, as a sentence.
+    claim : mapping
+        Of other tasks: ``figure``, ``headline`` and ``sentences``, as `verdict` makes them of a classification.
+    sections : sequence of Section
+        What such tasks show.
     facts : mapping
         What is mapped and how, in a few words each: imagery, bands, dates, network, ...
     rounds : sequence of mapping
@@ -105,9 +119,11 @@ class ReportData:
     software: Mapping[str, str]
     run_id: str
     legend: Sequence[LegendEntry]
-    accuracy: Mapping[str, Any]
+    accuracy: Mapping[str, Any] | None = None
     forest: Mapping[str, Any] | None = None
     evaluated: str = ""
+    claim: Mapping[str, Any] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     rounds: Sequence[Mapping[str, Any]] = ()
     areas: Sequence[AreaRow] = ()
@@ -156,9 +172,9 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
     return {
         "data": data,
         "pictures": pictures,
-        "verdict": verdict(data.accuracy, data.forest, data.areas, data.evaluated),
+        "verdict": data.claim or verdict(data.accuracy or _NOTHING, data.forest, data.areas, data.evaluated),
         "colors": {c.name: c.color for c in data.legend},
-        "matrix": _matrix(data.accuracy["confusion"]),
+        "matrix": _matrix((data.accuracy or _NOTHING)["confusion"]),
         "forest_f1": {c["code"]: c["f1"] for c in data.forest["classes"]} if data.forest else {},
         "areas": _area_rows(data.areas),
         "periods": [(p, class_picture(p.classes, data.legend)) for p in data.periods],

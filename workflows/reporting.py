@@ -12,6 +12,7 @@ from pipeline.grid import crs_name
 from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
+from workflows import forecasts, unlabelled
 from workflows.console import quantity
 from workflows.evaluate import measured, spoken
 from workflows.output import now
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from workflows.context import Context
 
-LAYERS = ("classes", "confidence", "probabilities", "saliency", "saliency_bands", "saliency_dates")
+LAYERS = (
+    "classes", "confidence", "probabilities", "saliency", "saliency_bands", "saliency_dates", "value",
+    "reconstruction_error", "anomaly", "embedding", "forecast", "surprise", "change",
+)  # fmt: skip
 
 
 def report(context: Context) -> Path:
@@ -54,6 +58,9 @@ def report(context: Context) -> Path:
     maps = context.maps if context.imaged else []
     shown = maps[-1][1].maps if maps else output.maps
     layers = {name: path for name in LAYERS if (path := shown / f"{name}.tif").is_file()}
+    task = context.job.task
+    classified = task == "classification"
+    claim, sections = ({}, []) if classified else _SHOWN[task](accuracy, layers)
     rows = {name: [AreaRow(**row) for row in found] for name, found in evaluated["left"]["areas"].items()}
     data = ReportData(
         name=context.job.name,
@@ -61,11 +68,13 @@ def report(context: Context) -> Path:
         software=context.software,
         run_id=bundle.checksum[:12],
         legend=Legend.from_json(bundle.legend).classes,
-        accuracy=accuracy,
-        forest=accuracy["forest"],
+        accuracy=accuracy if classified else None,
+        forest=accuracy["forest"] if classified else None,
         evaluated=_how(context),
+        claim=claim,
+        sections=sections,
         facts=_facts(context, bundle),
-        rounds=accuracy["rounds"],
+        rounds=accuracy["rounds"] if classified else (),
         areas=list(rows.values())[-1] if rows else (),
         periods=[
             PeriodMap(name=spoken(o.period), classes=o.maps / "classes.tif", areas=rows[o.period])
@@ -76,15 +85,18 @@ def report(context: Context) -> Path:
             PeriodChange(before=spoken(a), after=spoken(b), hectares=hectares)
             for a, b, hectares in evaluated["left"]["changes"]
         ],
-        seasons=seasons_of(store),
+        seasons=seasons_of(store) if classified else None,
         histories=histories,
-        labels=store.table(),
+        labels=store.table() if context.job.labels else (),
         notes=list(dict.fromkeys([*context.notes, *accuracy["notes"]])),
-        calibration=accuracy["calibration"],
+        calibration=accuracy["calibration"] if classified else None,
         layers=layers,
         created=now(),
     )
     return write_report(output.report / "index.html", data)
+
+
+_SHOWN = {"reconstruction": unlabelled.shown, "forecast": forecasts.shown}
 
 
 def _how(context: Context) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.files import write_text
 from pipeline.imagery.paths import some
 from workflows.context import Context
 from workflows.evaluate import evaluate
+from workflows.forecasts import evaluate_forecast
 from workflows.predict import MapRequest, make_map
 from workflows.prepare import prepare
+from workflows.products.product import product_of
 from workflows.reporting import report
 from workflows.train import train, trained
+from workflows.unlabelled import evaluate_reconstruction
 
 STAGES = ("prepare", "train", "predict", "evaluate", "report")
 
@@ -58,6 +62,7 @@ def _predict(context: Context) -> list[tuple[str, Path]]:
     bundle = trained(context)
     context.console.stage("predict: blocks to maps")
     made = []
+    product = product_of(bundle)
     context.say(_left_over(context))
     for period, output in context.maps:
         if output.period:
@@ -65,7 +70,7 @@ def _predict(context: Context) -> list[tuple[str, Path]]:
         request = MapRequest(
             bundle=bundle,
             folder=context.output.model,
-            cube=context.cube_of(period),
+            cube=product.cube(context.cube_of(period)),
             predict=context.job.predict,
             saliency=context.job.saliency,
             compute=context.job.compute,
@@ -92,7 +97,7 @@ def _left_over(context: Context) -> list[str]:
 
 
 def _evaluate(context: Context) -> list[tuple[str, Path]]:
-    evaluate(context)
+    _EVALUATIONS[context.job.task](context)
     return [("accuracy", context.output.report / "accuracy.json")]
 
 
@@ -100,4 +105,9 @@ def _report(context: Context) -> list[tuple[str, Path]]:
     return [("report", report(context))]
 
 
+_EVALUATIONS: dict[str, Callable[[Context], object]] = {
+    "classification": evaluate,
+    "reconstruction": evaluate_reconstruction,
+    "forecast": evaluate_forecast,
+}
 _STAGES = {"prepare": _prepare, "train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report}

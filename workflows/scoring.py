@@ -17,6 +17,7 @@ from models.bundle import Bundle
 from models.inference import prepare
 from models.network import Network
 from pipeline.imagery.statistics import Statistics
+from workflows.products.product import Product, product_of
 
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +31,7 @@ class Scorer:
 
     network: Network
     statistics: Statistics
-    temperature: float
+    product: Product
     device: torch.device
 
     def tensors(self, values: Array, valid: Array, time: Array) -> tuple[torch.Tensor, ...]:
@@ -67,7 +68,7 @@ def scorer_of(bundle: Bundle) -> Scorer:
         statistics=Statistics(
             mean=np.asarray(bundle.mean, dtype=np.float32), std=np.asarray(bundle.std, dtype=np.float32)
         ),
-        temperature=bundle.temperature,
+        product=product_of(bundle),
         device=place,
     )
 

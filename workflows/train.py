@@ -8,18 +8,15 @@ import statistics as numbers
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from models.bundle import Bundle
-from models.calibration import expected_calibration_error, fit_temperature
-from models.training import FitResult
 from pipeline.engine import dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
 from pipeline.samples.chips import ALL, ChipStore
-from pipeline.samples.folds import VAL
-from workflows.assess import assess, probabilities
+from pipeline.samples.folds import TRAIN, VAL
+from workflows.assess import assess
 from workflows.context import Context
+from workflows.finishing import MEASURED, calibrated, clustered, spread
 from workflows.learn import learn_round
 from workflows.prepare import prepare
 
@@ -77,12 +74,15 @@ class _Trainer:
         """Train all rounds, calibrate, and write the bundle."""
         console = self.context.console
         results, validated = [], []
+        task = self.context.job.task
         for i in self.rounds:
             name = f"fold {i + 1} of {len(self.rounds)}" if len(self.rounds) > 1 else "training"
             bundle, result = learn_round(self.context, self.store, i, name)
             results.append(result)
             folder = self.context.output.rounds / f"round-{i}" / "bundle"
-            validated.append(assess(bundle, folder, self.store, i, VAL, self.context.imaged, client))
+            validated.append(
+                assess(bundle, folder, self.store, i, VAL, self.context.seen(VAL), client, most=MEASURED.get(task))
+            )
         if len(self.rounds) > 1:
             epochs = max(1, round(numbers.median(r.best_epoch + 1 for r in results)))
             console.note(
@@ -90,33 +90,32 @@ class _Trainer:
             )
             bundle, result = learn_round(self.context, self.store, ALL, "all labels", epochs)
             results.append(result)
-        return self._finish(bundle, results, validated)
-
-    def _finish(self, bundle: Bundle, results: list[FitResult], validated: list[Assessed]) -> Bundle:
-        context, output = self.context, self.context.output
-        scores = np.concatenate([v.scores for v in validated])
-        target = np.concatenate([v.places.target for v in validated])
-        temperature = fit_temperature(scores, target)
-        before = expected_calibration_error(probabilities(scores, 1.0), target)
-        after = expected_calibration_error(probabilities(scores, temperature), target)
-        context.console.note(
-            f"calibrated on {len(target)} validation pixels: temperature {temperature:.2f}, "
-            f"calibration error {before:.3f} -> {after:.3f}"
-        )
+        bundle = self._finish(bundle, validated, client)
         bundle = dataclasses.replace(
             bundle,
-            temperature=float(temperature),
-            figures={"calibration": {"n": len(target), "temperature": temperature, "before": before, "after": after}},
             training={
-                "settings": context.job.training.model_dump(mode="json"),
+                "settings": self.settings.model_dump(mode="json"),
                 "rounds": len(self.rounds),
                 "epochs": [len(r.history) for r in results],
                 "best_epochs": [r.best_epoch + 1 for r in results],
             },
         )
-        write_json(output.rounds / "histories.json", [r.history for r in results])
-        bundle.save(output.model)
-        return Bundle.load(output.model)
+        write_json(self.context.output.rounds / "histories.json", [r.history for r in results])
+        bundle.save(self.context.output.model)
+        return Bundle.load(self.context.output.model)
+
+    def _finish(self, bundle: Bundle, validated: list[Assessed], client: Client) -> Bundle:
+        """Return the bundle with what the validation fold says of its outputs."""
+        context, task = self.context, self.context.job.task
+        if task == "classification":
+            return calibrated(bundle, validated, context.console)
+        if task == "reconstruction":
+            round_ = 0 if len(self.rounds) == 1 else ALL
+            trained = assess(
+                bundle, self.final / "bundle", self.store, round_, TRAIN, context.imaged, client, most=MEASURED[task]
+            )
+            return clustered(bundle, validated, trained, context.job.reconstruction.clusters, context.console)
+        return spread(bundle, validated) if task == "forecast" else bundle
 
 
 def round_bundle(context: Context, round_: int) -> tuple[Bundle, Path]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-Kind = Literal["classes", "scaled", "saliency"]
+Kind = Literal["classes", "scaled", "number"]
 Overview = Literal["mode", "nearest", "average"]
 
 # Probabilities and other shares of one are stored as ten-thousandths.
@@ -57,7 +57,7 @@ class Layer:
     ----------
     name : str
         Stem of the file: ``classes`` becomes ``classes.tif``.
-    kind : {"classes", "scaled", "saliency"}
+    kind : {"classes", "scaled", "number"}
         Class codes with a palette; shares of one as scaled integers; floats.
     dtype : str
         NumPy name of the stored type.
@@ -73,6 +73,8 @@ class Layer:
         What the file says of itself.
     legend : LegendLike or None
         The classes, for a class map.
+    unit : str
+        Unit of the values, which the file states for every band; empty where there is none.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Layer:
     overview: Overview = "average"
     tags: Mapping[str, str] = field(default_factory=dict)
     legend: LegendLike | None = None
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if not self.bands:
@@ -118,28 +121,35 @@ class Layer:
     @classmethod
     def confidence(cls, *, tags: Mapping[str, str] | None = None) -> Layer:
         """Return the layer of the winning class's calibrated probability."""
-        return cls._shares("confidence", ("confidence",), tags)
+        return cls.share("confidence", ("confidence",), tags=tags)
 
     @classmethod
     def probabilities(cls, legend: LegendLike, *, tags: Mapping[str, str] | None = None) -> Layer:
         """Return the layer of calibrated probabilities, a band per class in the order of the legend."""
-        return cls._shares("probabilities", tuple(str(c.name) for c in legend.classes), tags)
+        return cls.share("probabilities", [str(c.name) for c in legend.classes], tags=tags)
 
     @classmethod
     def saliency(cls, name: str, bands: Sequence[str], tags: Mapping[str, str] | None = None) -> Layer:
         """Return a saliency layer; ``bands`` are ``["pixel"]``, names of bands, or dates in ISO form."""
-        return cls(
-            name=name, kind="saliency", dtype="float32", nodata=float("nan"), bands=tuple(bands), tags=dict(tags or {})
-        )
+        return cls.number(name, bands, unit="", tags=tags)
 
     @classmethod
-    def _shares(cls, name: str, bands: tuple[str, ...], tags: Mapping[str, str] | None) -> Layer:
+    def number(cls, name: str, bands: Sequence[str], *, unit: str, tags: Mapping[str, str] | None = None) -> Layer:
+        """Return a layer of real values, which are stored as they are; NaN is nodata."""
+        return cls(
+            name=name, kind="number", dtype="float32", nodata=float("nan"), bands=tuple(bands), tags=dict(tags or {}),
+            unit=unit,
+        )  # fmt: skip
+
+    @classmethod
+    def share(cls, name: str, bands: Sequence[str], *, tags: Mapping[str, str] | None = None) -> Layer:
+        """Return a layer of shares of one, stored as ten-thousandths."""
         return cls(
             name=name,
             kind="scaled",
             dtype="uint16",
             nodata=SHARE_NODATA,
-            bands=bands,
+            bands=tuple(bands),
             scale=SHARE_SCALE,
             tags=dict(tags or {}),
         )
@@ -147,7 +157,7 @@ class Layer:
     @property
     def predictor(self) -> int:
         """TIFF predictor: 1 for codes (neighbours do not differ by a little), 2 for integers, 3 for floats."""
-        return {"classes": 1, "scaled": 2, "saliency": 3}[self.kind]
+        return {"classes": 1, "scaled": 2, "number": 3}[self.kind]
 
     def encode(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return values as they are stored.
@@ -155,7 +165,7 @@ class Layer:
         Parameters
         ----------
         values : (..., h, w) float
-            Real values of a scaled or saliency layer; NaN where there is nothing to say.
+            Real values of a layer of shares or numbers; NaN where there is nothing to say.
 
         Returns
         -------
@@ -171,7 +181,7 @@ class Layer:
             raise ValueError(f"layer {self.name!r} holds class codes, which are stored as they are")
         if np.isinf(values).any():
             raise ValueError(f"layer {self.name!r}: an infinite value")
-        if self.kind == "saliency":
+        if self.kind == "number":
             return values.astype(self.dtype, copy=False)
         steps = values / np.asarray(self.scale, values.dtype)
         np.rint(steps, out=steps)

@@ -178,6 +178,8 @@ def _dress(band: Element, layer: Layer, index: int) -> None:
     if layer.scale != 1:
         _text(band, "Scale", repr(layer.scale))
         _text(band, "Offset", "0")
+    if layer.unit:
+        _text(band, "UnitType", layer.unit)
     if layer.legend is None:
         _text(band, "ColorInterp", "Gray" if index == 1 else "Undefined")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -17,6 +17,7 @@ from pipeline.samples.labels import IGNORE
 from pipeline.samples.legend import Legend
 
 Array = np.ndarray[Any, Any]
+Kind = Literal["pixels", "patches", "chips"]
 
 ALL = "all"
 """The round in which every label trains."""
@@ -50,10 +51,17 @@ class Places:
     target: Array
     period: Array
 
+    def at(self, which: Array) -> Places:
+        """Return some of the places, by their numbers."""
+        return Places(self.rows[which], self.columns[which], self.target[which], self.period[which])
+
 
 @dataclass(frozen=True)
 class ChipStore:
     """Training samples on disk.
+
+    A chip is a square of pixels with labels, or, with a margin, a smaller square of labels in the middle of a larger one of
+    values: a patch has a single label, at its centre.
 
     Values are kept as float32, NaN where invalid: one read gives values and validity. Class and roles are packed into
     planes of uint16: the class plus one, then two bits for the role in each round.
@@ -151,8 +159,20 @@ class ChipStore:
 
     @property
     def size(self) -> int:
-        """Side of a chip in pixels."""
+        """Side of a chip in pixels, margins included."""
         return int(self.values.shape[-1])
+
+    @property
+    def margin(self) -> int:
+        """Pixels on each side of a chip that hold values and no labels."""
+        return int(self.attrs["margin"])
+
+    @property
+    def kind(self) -> Kind:
+        """What a sample is: a labelled pixel, a patch with one label at its centre, or a chip with many."""
+        if self.size == 1:
+            return "pixels"
+        return "patches" if self.size == 2 * self.margin + 1 else "chips"
 
     @property
     def rounds(self) -> int:

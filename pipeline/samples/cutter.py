@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter
 
 from pipeline.grid import Window
@@ -36,7 +37,7 @@ class Survey:
     Attributes
     ----------
     origins : (N, 2) int64
-        Row and column of the first pixel of each chip.
+        Row and column of the first pixel of each cell with labels.
     plain, kept : (R, 4, K) int64
         Labels per round, role and class, before and after the buffer.
     per_fold : (F, K) int64
@@ -53,33 +54,46 @@ class Survey:
 class Cutter:
     """What all tasks of a cutting share.
 
+    Labels lie in the cells of a lattice; a chip holds the labels of one cell, and the values of the cell and of a margin
+    around it. Cells of one pixel with a margin are patches, each with one label at its centre.
+
     Attributes
     ----------
     cubes : tuple of Cube
         Imagery of each period in which labels hold; all have as many dates.
+    size : int
+        Side of a chip in pixels, margins included.
+    margin : int
+        Pixels around the cell.
     exempt : (R, 4, K) bool
         Per round, role and class: labels that are kept inside the buffer, because it would take them all.
     quota : (F, K) float
-        Share of labelled pixels kept, per fold and class; for samples of one pixel.
+        Share of labelled pixels kept, per fold and class; for cells of one pixel.
     """
 
     cubes: tuple[Cube, ...]
     labels: Labels
     folds: Folds
     size: int
+    margin: int
     seed: int
     exempt: Array
     quota: Array
 
+    @property
+    def cell(self) -> int:
+        """Side of a cell in pixels."""
+        return self.size - 2 * self.margin
+
     def survey(self, land: Land) -> Survey:
-        """Find the chips of a block of land, and count labels per round, role and class, before and after the buffer."""
+        """Find the cells with labels, and count labels per round, role and class, before and after the buffer."""
         codes, fold, before, after = self.truth(land)
         classes = len(self.labels.legend.classes)
         labelled = codes != IGNORE
         per_fold = np.zeros((len(self.folds.names), classes), np.int64)
         np.add.at(per_fold, (fold[labelled], codes[labelled]), 1)
         y, x = np.nonzero(labelled)
-        origins = np.unique(np.stack([y // self.size, x // self.size], 1), axis=0) * self.size
+        origins = np.unique(np.stack([y // self.cell, x // self.cell], 1), axis=0) * self.cell
         return Survey(
             origins + np.array((land.window.y, land.window.x)),
             plain=np.stack([_count(codes, r, classes) for r in before]),
@@ -102,7 +116,7 @@ class Cutter:
             before.append(role[inner])
             after.append(buffered(role, codes, pad, self.exempt[number], elsewhen)[inner])
         codes, fold = codes[inner].copy(), fold[inner].copy()
-        if self.size == 1 and (self.quota < 1).any():
+        if self.cell == 1 and (self.quota < 1).any():
             labelled = codes != IGNORE
             y, x = np.nonzero(labelled)
             chance = _uniform(y + window.y, x + window.x, self.seed + land.period)
@@ -120,20 +134,23 @@ class Cutter:
         return tile.codes, fold
 
     def cut(self, land: Land, origins: Array) -> dict[str, Array]:
-        """Return the chips of a block of land: values (N, T, C, S, S), truth (N, P, S, S), counts (N, R + 1, 4, K), ..."""
+        """Return the chips of cells of a block of land: values (N, T, C, S, S), truth (N, P, S, S), ...; see `new_store`."""
         codes, _, _, after = self.truth(land)
         cube = self.cubes[land.period]
-        tile = cube.read(land.window)
-        good = tile.valid.any(0)
+        # Outside the raster the plane goes on, invalid.
+        padded = land.window.pad(self.margin)
+        tile = cube.read(padded)
+        good = tile.valid[(slice(None), *land.window.within(padded))].any(0)
         codes[~good] = IGNORE
         after = [np.where(good, r, np.int8(NONE)) for r in after]
         values = np.where(tile.valid[:, None], tile.values, np.float32(np.nan))
-        places = (origins - np.array((land.window.y, land.window.x))) // self.size
+        places = origins - np.array((land.window.y, land.window.x))
+        margin = [(0, 0), (0, 0), *[(self.margin, self.margin)] * 2]
         return {
             "values": _squares(values, places, self.size),
-            "truth": _squares(packed(codes, after), places, self.size),
-            "counts": counted(codes, after, places, self.size, len(self.labels.legend.classes)),
-            "origin": origins.astype(np.int32),
+            "truth": np.pad(_squares(packed(codes, after), places, self.cell), margin),
+            "counts": counted(codes, after, places // self.cell, self.cell, len(self.labels.legend.classes)),
+            "origin": (origins - self.margin).astype(np.int32),
             "period": np.full(len(origins), land.period, np.int32),
             "time": np.tile(cube.time, (len(origins), 1)),
         }
@@ -145,15 +162,13 @@ def _roles(round_: Round, codes: Array, fold: Array) -> Array:
 
 
 def _squares(land: Array, places: Array, s: int) -> Array:
-    """Return the squares (N, ..., S, S) at lattice places (N, 2) of a block of land (..., h, w)."""
-    *leading, height, width = land.shape
-    lattice = land.reshape(*leading, height // s, s, width // s, s)
-    # Indices with a slice between them come first: (N, ..., S, S).
-    return np.ascontiguousarray(lattice[..., places[:, 0], :, places[:, 1], :])
+    """Return the squares (N, ..., S, S) of a block of land (..., h, w), by their first rows and columns (N, 2)."""
+    squares = sliding_window_view(land, (s, s), axis=(-2, -1))
+    return np.ascontiguousarray(np.moveaxis(squares[..., places[:, 0], places[:, 1], :, :], -3, 0))
 
 
 def counted(codes: Array, roles: list[Array], places: Array, s: int, classes: int) -> Array:
-    """Return labelled pixels per chip, round, role and class, (N, R + 1, 4, K) int32; in the last round all train.
+    """Return labelled pixels per cell, round, role and class, (N, R + 1, 4, K) int32; in the last round all train.
 
     Parameters
     ----------
@@ -162,19 +177,21 @@ def counted(codes: Array, roles: list[Array], places: Array, s: int, classes: in
     roles : list of (h, w) int8
         Per round.
     places : (N, 2) int
-        Row and column of each chip on the lattice of chips.
+        Row and column of each cell on the lattice of cells; others are not counted.
     s : int
-        Side of a chip in pixels.
+        Side of a cell in pixels.
     classes : int
         K.
     """
-    number = np.zeros((codes.shape[0] // s, codes.shape[1] // s), np.int64)
+    number = np.full((codes.shape[0] // s, codes.shape[1] // s), -1, np.int64)
     number[places[:, 0], places[:, 1]] = np.arange(len(places))
     counts = np.zeros((len(places), len(roles) + 1, 4, classes), np.int32)
     y, x = np.nonzero(codes != IGNORE)
+    cell = number[y // s, x // s]
+    y, x, cell = y[cell >= 0], x[cell >= 0], cell[cell >= 0]
     everything = np.full(codes.shape, TRAIN, np.int8)
     for r, role in enumerate([*roles, everything]):
-        np.add.at(counts[:, r], (number[y // s, x // s], role[y, x], codes[y, x]), 1)
+        np.add.at(counts[:, r], (cell, role[y, x], codes[y, x]), 1)
     return counts
 
 

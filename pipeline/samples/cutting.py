@@ -34,6 +34,7 @@ def cut_chips(
     folds: Folds,
     *,
     size: int,
+    margin: int = 0,
     path: Path,
     key: str,
     max_per_class: int,
@@ -50,13 +51,16 @@ def cut_chips(
     labels, folds
         Reference data, and its division.
     size : int
-        Side of a chip in pixels; 1 gives a sample per labelled pixel.
+        Side of a chip in pixels, margins included; 1 gives a sample per labelled pixel.
+    margin : int
+        Pixels of a chip on each side of the square whose labels it holds. Where that square is one pixel, chips are patches
+        around every labelled pixel.
     path : Path
         The store; one that is there is replaced.
     key : str
         What the chips were made from.
     max_per_class : int
-        Most samples of one pixel kept of a class and fold.
+        Most samples of one labelled pixel kept of a class and fold.
     seed : int
         Seed of that drawing.
     client : Client
@@ -72,13 +76,15 @@ def cut_chips(
         If a file cannot be read; names file and window.
     """
     rounds, classes = len(folds.rounds), len(labels.legend.classes)
-    side = size * max(1, _LAND // size)
+    cell = size - 2 * margin
+    side = cell * max(1, _LAND // cell)
     lands = [Land(w, p) for p in range(len(labels.periods)) for w in labels.windows(side, p)]
     plain = Cutter(
         tuple(cubes),
         labels,
         folds,
         size,
+        margin,
         seed,
         np.zeros((rounds, 4, classes), bool),
         np.ones((len(folds.names), classes)),
@@ -87,7 +93,7 @@ def cut_chips(
     surveys = _survey(plain, lands, client, steps)
     found = Findings.of(surveys, rounds, len(folds.names), classes)
     exempt = found.exempt()
-    cutter = replace(plain, exempt=exempt, quota=found.quota(max_per_class) if size == 1 else plain.quota)
+    cutter = replace(plain, exempt=exempt, quota=found.quota(max_per_class) if cell == 1 else plain.quota)
     said = notes(labels.legend, folds, found, exempt, cutter.quota)
     if exempt.any() or (cutter.quota < 1).any():
         steps.total += len(lands)
@@ -97,6 +103,7 @@ def cut_chips(
     with new_store(
         path,
         (chips, dates, bands, size),
+        margin=margin,
         key=key,
         bands=cubes[0].bands,
         periods=labels.periods,
@@ -140,11 +147,14 @@ def _cut(
     """
     pieces: dict[int, dict[str, Array]] = {}
     starts = np.cumsum([0, *(len(s.origins) for s in surveys)]).tolist()
+    # Patches overlap: those of one block of land may take far more room than it does, so a task cuts some of them.
+    most = max(1, (_LAND // cutter.size) ** 2)
     items = [
-        (start, land, s.origins, arrays if cutter.size > 1 else None)
+        (start + i, land, s.origins[i : i + most], arrays if cutter.size > 1 else None)
         for start, land, s in zip(starts, lands, surveys, strict=False)
-        if len(s.origins)
+        for i in range(0, len(s.origins), most)
     ]
+    steps.total = steps.done + len(items)
     _run(_cut_one, cutter, items, pieces.__setitem__, client, steps)
     order = sorted(pieces)
     for name in list(pieces[order[0]]) if order else ():

@@ -24,6 +24,7 @@ from pipeline.samples.rounds import (
     divide_by_field,
 )
 from pipeline.samples.units import blocks_of_land, feature_weights, together
+from pipeline.samples.unlabelled import Unlabelled
 from pipeline.settings import FoldSettings
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def _method(labels: Labels, settings: FoldSettings, notes: list[str]) -> str:
             raise LabelError(f"folds.method: a label raster has no features; use blocks, not {settings.method}")
         return settings.method
     if not isinstance(labels, VectorLabels):
-        notes.append("folds: blocks of land, for the labels are a raster")
+        what = "samples are drawn over the whole image" if isinstance(labels, Unlabelled) else "the labels are a raster"
+        notes.append(f"folds: blocks of land, for {what}")
         return "blocks"
     if settings.field or "fold" in labels.frame.columns:
         notes.append(f"folds: by the field '{settings.field or 'fold'}' of the labels")

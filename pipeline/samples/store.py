@@ -26,6 +26,7 @@ def new_store(
     path: Path,
     shape: tuple[int, int, int, int],
     *,
+    margin: int = 0,
     key: str,
     bands: Sequence[str],
     periods: Sequence[Period | None],
@@ -42,6 +43,8 @@ def new_store(
         Where it will be.
     shape : (N, T, C, S)
         Chips, dates, bands, and the side of a chip in pixels.
+    margin : int
+        Pixels on each side of a chip that hold values and no labels.
     key : str
         What the chips are made from.
     bands, periods, legend, folds
@@ -92,6 +95,7 @@ def new_store(
         group.attrs.update(
             {
                 "key": key,
+                "margin": margin,
                 "bands": list(bands),
                 "periods": [None if p is None else [p.start.isoformat(), p.end.isoformat()] for p in periods],
                 "legend": legend.to_json(),

@@ -1,0 +1,77 @@
+"""Which dates of the imagery a forecast sees, and which it is to name."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import TYPE_CHECKING
+
+from models.forecasting import Horizon
+from pipeline.errors import RequestError, nearest
+from workflows.products.forecast import origin_of
+
+if TYPE_CHECKING:
+    from pipeline.imagery.cube import Cube
+    from workflows.job import ForecastSettings
+
+_YEAR = datetime.timedelta(days=365)
+
+
+def horizon_of(cube: Cube, settings: ForecastSettings) -> Horizon:
+    """Return the horizon of a job.
+
+    Raises
+    ------
+    RequestError
+        If the imagery has no dates, or not the band that is to be forecast.
+    ModelError
+        If it has too few dates.
+    """
+    days = [d for d in cube.dates if d is not None]
+    if len(days) < len(cube.dates) or not days:
+        raise RequestError(
+            'task: forecast needs imagery with dates; say how they stand in the file names, such as `date: "%Y%m%d"`'
+        )
+    bands = list(cube.bands) if settings.bands is None else settings.bands
+    for band in bands:
+        if band not in cube.bands:
+            raise RequestError(
+                f"forecast.bands: the imagery has no band '{band}'{nearest(band, cube.bands)} It has {', '.join(cube.bands)}"
+            )
+    year = sum(d < days[0] + _YEAR for d in days)
+    history = settings.history or max(1, min(year, len(days) // 2))
+    first = cube.origin or days[0]
+    starts = [origin_of(d) for d in days]
+    return Horizon(
+        dates=len(days),
+        history=history,
+        steps=settings.steps,
+        bands=tuple(cube.bands.index(b) for b in bands),
+        shift=tuple(float((first - start).days) for start in starts if start is not None),
+    )
+
+
+def window_of(cube: Cube, horizon: Horizon, start: int) -> Cube:
+    """Return the dates from ``start`` on that a network sees, then those that it forecasts; days count from that year's first."""
+    dates = cube.dates[start : start + horizon.history + horizon.steps]
+    return dataclasses.replace(cube, dates=dates, origin=origin_of(dates[0]))
+
+
+def naive_of(cube: Cube, horizon: Horizon) -> list[int]:
+    """Return for each date to come the seen date of its naive forecast, by its place in the history.
+
+    That is the date nearest to the same day of the year before; the last one seen, where the history is shorter than that.
+    """
+    days = [d for d in cube.dates[horizon.tested :] if d is not None]
+    seen, to_come = days[: horizon.history], days[horizon.history :]
+    found = []
+    for day in to_come:
+        back = day - _YEAR
+        while back > seen[-1]:
+            back -= _YEAR
+        away = [abs(d - back) for d in seen]
+        closest = away.index(min(away))
+        # Half a step at most; a history that begins later does not know that season.
+        early = back < seen[0] - (seen[-1] - seen[0]) / max(1, len(seen) - 1) / 2
+        found.append(len(seen) - 1 if early else closest)
+    return found

@@ -1,0 +1,65 @@
+"""Scores of classes: the class map, its confidence, and probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.maps.layers import Layer
+from pipeline.samples.legend import Legend
+from workflows.products.product import Array, Product
+
+if TYPE_CHECKING:
+    from pipeline.imagery.cube import Cube
+
+
+@dataclass(frozen=True)
+class Classes(Product):
+    """Scores (logits) of the classes of a legend."""
+
+    target: str = "score of the winning class, summed over the map"
+    units: str = "score per standard deviation of the band"
+
+    @cached_property
+    def legend(self) -> Legend:
+        """The classes."""
+        return Legend.from_json(self.bundle.legend)
+
+    def layers(self, wanted: Collection[str], cube: Cube, tags: Mapping[str, str], overviews: Any) -> list[Layer]:  # noqa: ARG002 - the imagery has no part in these
+        """Return the layers that are wanted; see `Product.layers`."""
+        made = []
+        if "classes" in wanted:
+            made.append(class_layer(self.legend, tags, overviews))
+        calibrated = {**tags, "temperature": f"{self.bundle.temperature:.6g}"}
+        if "confidence" in wanted:
+            made.append(Layer.confidence(tags=calibrated))
+        if "probabilities" in wanted:
+            made.append(Layer.probabilities(self.legend, tags=calibrated))
+        return made
+
+    def made(self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor) -> dict[str, Array]:  # noqa: ARG002 - scores say it all
+        """Return codes, and calibrated probabilities; see `Product.made`."""
+        made: dict[str, Array] = {}
+        if "classes" in wanted:
+            made["classes"] = np.asarray(self.legend.codes)[outputs.argmax(0).cpu().numpy()][None]
+        probabilities = torch.softmax(outputs.float() / self.bundle.temperature, 0).cpu().numpy()
+        if "confidence" in wanted:
+            made["confidence"] = probabilities.max(0, keepdims=True)
+        if "probabilities" in wanted:
+            made["probabilities"] = probabilities
+        return made
+
+
+def class_layer(legend: Legend, tags: Mapping[str, str], overviews: Any) -> Layer:
+    """Return the layer of a class map."""
+    names = json.dumps([{"code": c.code, "name": c.name, "color": c.color} for c in legend.classes])
+    return Layer.classes(
+        legend, overview=overviews, tags={**tags, "classes": names, "overview_resampling": str(overviews)}
+    )
