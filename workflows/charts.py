@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -140,6 +140,62 @@ def _season(seasons: Seasons, c: int) -> Markup:
         axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
 
     return _svg(draw, f"{seasons.bands[c]} over time: median and middle half of the labelled pixels of each class")
+
+
+def search_chart(
+    trials: Sequence[tuple[int, str, float | None]], figure: str, direction: Literal["maximize", "minimize"]
+) -> Markup | None:
+    """Return the figure of each trial in order, and the best so far; those given up are hollow. None without figures."""
+    told = [(i, state, v) for i, state, v in trials if v is not None and math.isfinite(v)]
+    done = [(i, v) for i, state, v in told if state == "done"]
+    if not done:
+        return None
+
+    def draw(axes: Axes) -> None:
+        better = np.maximum if direction == "maximize" else np.minimum
+        axes.step(
+            [i for i, _ in done],
+            better.accumulate([v for _, v in done]),
+            where="post",
+            color=_BLUE,
+            lw=1.4,
+            label="best",
+        )
+        axes.plot([i for i, _ in done], [v for _, v in done], "o", color=_BLUE, ms=4, alpha=0.8, label="trial")
+        up = [(i, v) for i, state, v in told if state == "pruned"]
+        if up:
+            axes.plot(*zip(*up, strict=True), "o", mfc="none", mec=_ORANGE, ms=4, label="given up early")
+        if done[0][0] == 0:
+            axes.axhline(done[0][1], color=_INK, lw=0.8, ls=":", label="the job as it stands")
+        axes.set(xlabel="trial", ylabel=f"{figure} on the validation fold")
+        axes.legend()
+
+    return _svg(draw, f"{figure} of each trial, and the best so far")
+
+
+def importance_chart(shares: Mapping[str, float]) -> Markup:
+    """Return how much of the variation between trials each setting explains, the largest on top."""
+
+    def draw(axes: Axes) -> None:
+        names = sorted(shares, key=lambda n: shares[n])
+        axes.barh(names, [shares[n] for n in names], color=_BLUE, alpha=0.85, height=0.6)
+        axes.set(xlabel="share of the variation explained", xlim=(0, 1))
+
+    return _svg(draw, "How much of the variation between trials each setting explains")
+
+
+def spread_chart(runs: Mapping[str, Sequence[float]], figure: str) -> Markup:
+    """Return the figure of each training (a dot) and their mean (a bar), a row per network, the first on top."""
+
+    def draw(axes: Axes) -> None:
+        for place, values in enumerate(runs.values()):
+            axes.plot(values, [place] * len(values), "o", color=_BLUE, ms=5, alpha=0.7, mew=0)
+            axes.plot([float(np.mean(values))] * 2, [place - 0.28, place + 0.28], color=_ORANGE, lw=2)
+        axes.set_yticks(range(len(runs)), list(runs))
+        axes.set(xlabel=f"{figure} on the test fold", ylim=(len(runs) - 0.5, -0.5))
+        axes.grid(axis="x", color=_INK, alpha=0.12, lw=0.6)
+
+    return _svg(draw, f"{figure} of each network: every training and their mean")
 
 
 def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], what: str, best: Any) -> Markup | None:

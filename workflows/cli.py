@@ -193,6 +193,34 @@ def extract(
 
 
 @app.command()
+def tune(job: JobFile, set_: Set = None, overwrite: Overwrite = False, quiet: Quiet = False) -> None:
+    """Look for better settings by their figure on the validation fold; resumes, and adds trials if more are asked."""
+    from workflows.tune import tune as work
+
+    context = _context(job, set_, overwrite, quiet)
+    context.console.summary("tune: done; now: landweave run on the best job", work(context))
+
+
+@app.command()
+def bench(
+    job: JobFile,
+    networks: Annotated[
+        str,
+        typer.Option("--networks", metavar="NAME,...", help="Networks to compare; a random forest is always beside."),
+    ],
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each network.")] = 3,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare networks on the same folds and test pixels, over several seeds, and say which to use."""
+    from workflows.bench import bench as work
+
+    context = _context(job, set_, overwrite, quiet)
+    context.console.summary("bench: done", work(context, networks.split(","), seeds))
+
+
+@app.command()
 def networks() -> None:
     """List the networks with their parameters, context and cost."""
     from workflows.networks import show_networks

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 # A forest learns no more from a million pixels than from this many, and is trained once per fold.
-_FOREST_PIXELS = 50_000
+FOREST_PIXELS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _round(context: Context, store: ChipStore, i: int, client: Client) -> tuple[
     bundle, folder = round_bundle(context, i)
     assessed = assess(bundle, folder, store, i, TEST, context.imaged, client)
     mine = confusion(assessed.places.target, assessed.scores.argmax(1), classes)
-    x, y = store.pixels(i, TRAIN, _FOREST_PIXELS)
+    x, y = store.pixels(i, TRAIN, FOREST_PIXELS)
     forest = Forest(seed=context.job.training.seed).fit(x, y)
     x, y = store.pixels(i, TEST, None)
     return mine, confusion(y, forest.predict(x), classes), assessed

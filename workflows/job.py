@@ -25,6 +25,7 @@ from pipeline.settings import (
     TemporalSettings,
 )
 from workflows.products.product import chosen
+from workflows.settings import TuneSettings
 
 LABELLED = ("classification", "regression")
 """Tasks that learn from labels."""
@@ -145,6 +146,7 @@ class Job(Settings):
     forecast: ForecastSettings = Field(ForecastSettings(), description="What is forecast (task: forecast).")
     model: ModelSettings = Field(default_factory=lambda: ModelSettings(), description="The network and its settings.")
     training: TrainingSettings = Field(TrainingSettings(), description="How the network learns.")
+    tune: TuneSettings = Field(TuneSettings(), description="How better settings are looked for.")
     predict: PredictSettings = Field(PredictSettings(), description="What is mapped.")
     saliency: SaliencySettings = Field(SaliencySettings(), description="How the map is explained.")
     compute: ComputeSettings = Field(ComputeSettings(), description="Where the work runs.")

@@ -159,7 +159,7 @@ def write_report(output: Path, data: ReportData) -> Path:
     Path
         ``output``.
     """
-    write_text(output, _template().render(**_view(data, output.parent)))
+    write_text(output, template("report.html.j2").render(**_view(data, output.parent)))
     return output
 
 
@@ -238,7 +238,8 @@ def cell(value: Any) -> str:
 
 
 @functools.cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return a page's template; it shares its look and its filters with all others."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -247,4 +248,4 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "figure": figure, "hectares": hectares, "cell": cell}
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
