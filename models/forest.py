@@ -43,3 +43,22 @@ class Forest:
     def importance(self) -> Array:
         """Return the mean decrease in impurity of each value, (T * C,) float64; they add up to 1."""
         return np.asarray(self._model.feature_importances_, dtype=np.float64)
+
+
+class ForestRegressor:
+    """A random forest (Breiman 2001) that estimates a number from the values of single pixels; see `Forest`."""
+
+    def __init__(self, *, trees: int = 200, seed: int = 0, jobs: int = -1) -> None:
+        from sklearn.ensemble import RandomForestRegressor
+
+        # Leaves of a few pixels: single ones would be learnt by heart, and take a gigabyte where pixels are many.
+        self._model = RandomForestRegressor(n_estimators=trees, min_samples_leaf=3, random_state=seed, n_jobs=jobs)
+
+    def fit(self, values: Array, numbers: Array) -> Self:
+        """Learn numbers (N,) from values (N, T * C)."""
+        self._model.fit(values, numbers)
+        return self
+
+    def predict(self, values: Array) -> Array:
+        """Return the numbers (N,) float64 of values (N, T * C)."""
+        return np.asarray(self._model.predict(values), dtype=np.float64) if len(values) else np.zeros(0)

@@ -173,6 +173,7 @@ class LabelSettings(Settings):
     bands: list[str] | None = Field(
         None, description="Columns of `series` that are bands. Default: all columns of numbers that are nothing else."
     )
+    units: str = Field("", description="Units of the number that labels state (task: regression), such as m or t/ha.")
     fold: str | None = Field(
         None, description="Field with the fold of each label: train, val, test, or folds to be cross-validated."
     )

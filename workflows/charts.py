@@ -99,6 +99,21 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
     return _svg(draw, "Reliability: share of pixels that are right, by confidence of the map")
 
 
+def agreement_chart(pairs: Sequence[Sequence[float]], quantity: str, unit: str) -> Markup:
+    """Return estimated numbers (y) by stated ones (x); on the dotted line they are the same."""
+
+    def draw(axes: Axes) -> None:
+        truth, found = (np.array(v) for v in zip(*pairs, strict=True))
+        ends = [min(truth.min(), found.min()), max(truth.max(), found.max())]
+        axes.plot(ends, ends, color=_INK, lw=0.8, ls=":", label="estimated as stated")
+        axes.scatter(truth, found, s=5, color=_BLUE, alpha=0.35, linewidths=0)
+        of = f"{quantity}{f' ({unit})' if unit else ''}"
+        axes.set(xlabel=f"stated {of}", ylabel=f"estimated {of}")
+        axes.legend(loc="upper left")
+
+    return _svg(draw, f"Estimated {quantity} by stated {quantity}, of pixels of the test fold")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seasons:
     """What labelled pixels look like over time.

@@ -123,7 +123,13 @@ class Context:
             labels = self._drawn()
         else:
             # Images, not steps between them: of a period without any nothing can be filled in.
-            labels = open_labels(self.job.labels, self.job.classes, self.cube.geobox, self.cube.observed)
+            labels = open_labels(
+                self.job.labels,
+                self.job.classes,
+                self.cube.geobox,
+                self.cube.observed,
+                numeric=self.job.task == "regression",
+            )
         self.say(labels.notes)
         return labels
 

@@ -159,6 +159,12 @@ class Job(Settings):
                 f"a {self.task} needs `labels`, found none; without labels there are task: reconstruction (a network that "
                 "encodes, such as autoencoder) and task: forecast"
             )
+        if self.task == "regression" and self.classes is not None:
+            raise ValueError("a regression estimates numbers, found `classes`: leave them out")
+        if self.task == "regression" and self.labels is not None and self.labels.path is None:
+            raise ValueError(
+                "a regression needs imagery and labels on it (labels.path), found a table or a folder of samples"
+            )
         if not labelled and self.labels is not None:
             raise ValueError(f"a {self.task} learns without labels, found `labels`: leave them out")
         if not labelled and self.classes is not None:

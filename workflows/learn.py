@@ -16,6 +16,7 @@ from models.initialisation import initialise
 from models.network import ModelError
 from models.networks.coding import CodingNetwork
 from models.reconstruction import ReconstructionTask
+from models.regression import RegressionTask
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.engine import cores
@@ -103,10 +104,11 @@ def learn(
         augment=tuple(settings.augment),
         sampling=settings.sampling,
         seed=settings.seed,
+        numeric=context.job.task == "regression",
     )
     task = _task(context, store, round_, network, settings)
     result = fit(task, data, folder, settings, stop_after=epochs, progress=progress)
-    return _bundle(context, store, task.network, bands), result
+    return _bundle(context, store, round_, task.network, bands), result
 
 
 def _settings(context: Context, epochs: int | None) -> TrainingSettings:
@@ -138,6 +140,9 @@ def _task(
     name = context.job.task
     if name == "forecast":
         return ForecastTask(network, settings, context.horizon)
+    if name == "regression":
+        mean, std = _numbers(store, round_)
+        return RegressionTask(network, settings, mean=mean, std=std, centred=store.kind == "patches")
     if name == "reconstruction":
         assert isinstance(network, CodingNetwork)
         return ReconstructionTask(network, settings)
@@ -150,7 +155,13 @@ def _task(
     )
 
 
-def _meaning(context: Context, store: ChipStore) -> dict[str, Any]:
+def _numbers(store: ChipStore, round_: int | str) -> tuple[float, float]:
+    """Return mean and standard deviation of the numbers that train; a deviation of one where all are the same."""
+    numbers = store.numbers(round_, TRAIN)
+    return float(numbers.mean()), float(numbers.std()) or 1.0
+
+
+def _meaning(context: Context, store: ChipStore, round_: int | str) -> dict[str, Any]:
     """Return what the outputs of the network mean, as far as that is known before it has learnt."""
     if context.job.task == "forecast":
         horizon = context.horizon
@@ -160,10 +171,21 @@ def _meaning(context: Context, store: ChipStore) -> dict[str, Any]:
             "bands": [store.attrs["bands"][i] for i in horizon.bands],
             "naive": list(horizon.naive[horizon.tested]),
         }
+    if context.job.task == "regression":
+        labels = context.job.labels
+        assert labels is not None
+        mean, std = _numbers(store, round_)
+        return {
+            "name": "regression",
+            "quantity": labels.field or Path(labels.file).stem,
+            "units": labels.units,
+            "mean": mean,
+            "std": std,
+        }
     return {"name": context.job.task}
 
 
-def _bundle(context: Context, store: ChipStore, network: Network, bands: Statistics) -> Bundle:
+def _bundle(context: Context, store: ChipStore, round_: int | str, network: Network, bands: Statistics) -> Bundle:
     # Of the last period: what a network that takes dates by place was shown, and what a reader is told.
     last = context.imaged[-1] if context.imaged else None
     if last is not None and context.job.task == "forecast":
@@ -177,7 +199,7 @@ def _bundle(context: Context, store: ChipStore, network: Network, bands: Statist
         time=[float(t) for t in time[:seen]],
         mean=[float(v) for v in bands.mean],
         std=[float(v) for v in bands.std],
-        task=_meaning(context, store),
+        task=_meaning(context, store, round_),
         legend=context.legend.to_json() if context.job.task == "classification" else [],
         temperature=1.0,
         figures={},

@@ -13,7 +13,7 @@ from pipeline.grid import crs_name
 from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
-from workflows import forecasts, unlabelled
+from workflows import estimates, forecasts, unlabelled
 from workflows.console import quantity
 from workflows.evaluate import measured, spoken
 from workflows.output import now
@@ -99,7 +99,7 @@ def report(context: Context) -> Path:
     return write_report(output.report / "index.html", data)
 
 
-_SHOWN = {"reconstruction": unlabelled.shown, "forecast": forecasts.shown}
+_SHOWN = {"regression": estimates.shown, "reconstruction": unlabelled.shown, "forecast": forecasts.shown}
 
 
 def _how(context: Context) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.files import write_text
 from pipeline.imagery.paths import some
 from workflows.context import Context
+from workflows.estimates import evaluate_regression
 from workflows.evaluate import evaluate
 from workflows.forecasts import evaluate_forecast
 from workflows.predict import MapRequest, make_map
@@ -107,6 +108,7 @@ def _report(context: Context) -> list[tuple[str, Path]]:
 
 _EVALUATIONS: dict[str, Callable[[Context], object]] = {
     "classification": evaluate,
+    "regression": evaluate_regression,
     "reconstruction": evaluate_reconstruction,
     "forecast": evaluate_forecast,
 }

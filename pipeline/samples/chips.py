@@ -103,6 +103,28 @@ class ChipStore:
         """(N, P, S, S) uint16: class plus one, and roles."""
         return self._group["truth"]
 
+    @functools.cached_property
+    def _numbers(self) -> Any:
+        """(N, S, S) float32, NaN where there is none."""
+        return self._group["numbers"]
+
+    def read_numbers(self, chips: Array) -> Array:
+        """Return the numbers that labels of chips state, (n, S, S) float32, NaN where there is none; see `read`."""
+        if self.size == 1:
+            return np.asarray(np.asarray(self._numbers[:])[chips])
+        return self._chunks(self._numbers, chips)
+
+    def numbers(self, round_: int | str, role: int) -> Array:
+        """Return the numbers of the labelled pixels with a role in a round, (N,) float64, in the order of `places`."""
+        found = [np.zeros(0)]
+        if self.size == 1:
+            chips = self.indices(round_, role)
+            return self.read_numbers(chips)[:, 0, 0].astype(np.float64)
+        for i in self.indices(round_, role):
+            (stated,) = self.read_numbers(np.array([i]))
+            found.append(stated[self.targets(int(i), round_, role) != IGNORE].astype(np.float64))
+        return np.concatenate(found)
+
     def read(self, chips: Array) -> tuple[Array, Array]:
         """Return values (n, T, C, S, S) float32, NaN where invalid, and packed truth (n, P, S, S) uint16 of chips.
 

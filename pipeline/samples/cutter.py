@@ -146,7 +146,12 @@ class Cutter:
         values = np.where(tile.valid[:, None], tile.values, np.float32(np.nan))
         places = origins - np.array((land.window.y, land.window.x))
         margin = [(0, 0), (0, 0), *[(self.margin, self.margin)] * 2]
-        return {
+        numbers = self.labels.numbers(land.window, land.period)
+        stated = {}
+        if numbers is not None:
+            cells = _squares(numbers, places, self.cell)
+            stated["numbers"] = np.pad(cells, margin[1:], constant_values=np.nan)
+        return stated | {
             "values": _squares(values, places, self.size),
             "truth": np.pad(_squares(packed(codes, after), places, self.cell), margin),
             "counts": counted(codes, after, places // self.cell, self.cell, len(self.labels.legend.classes)),

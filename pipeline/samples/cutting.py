@@ -104,6 +104,7 @@ def cut_chips(
         path,
         (chips, dates, bands, size),
         margin=margin,
+        numeric=labels.numeric,
         key=key,
         bands=cubes[0].bands,
         periods=labels.periods,
@@ -164,8 +165,9 @@ def _cut(
 def _cut_one(cutter: Cutter, start: int, land: Land, origins: Array, arrays: dict[str, Any] | None) -> dict[str, Array]:
     made = cutter.cut(land, origins)
     if arrays is not None:
-        for name in ("values", "truth"):
-            arrays[name][start : start + len(origins)] = made.pop(name)
+        for name in ("values", "truth", "numbers"):
+            if name in made:
+                arrays[name][start : start + len(origins)] = made.pop(name)
     return made
 
 

@@ -45,6 +45,8 @@ class ChipDataModule(L.LightningDataModule):
         ``natural``, or ``balanced``: chips with rare classes are drawn more often.
     seed : int
         Seed of the order. Augmentation draws from torch's own generator, to which training gives a seed each epoch.
+    numeric : bool
+        Whether batches also hold ``numbers`` (B, S, S) float32, which labels state; NaN where there is none.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class ChipDataModule(L.LightningDataModule):
         augment: Sequence[str] = (),
         sampling: str = "natural",
         seed: int = 0,
+        numeric: bool = False,
     ) -> None:
         super().__init__()
+        self.numeric = numeric
         self.store = ChipStore.open(path)
         self.round_ = round_
         self.statistics = statistics
@@ -77,7 +81,7 @@ class ChipDataModule(L.LightningDataModule):
         order = _Order(len(chips), self.batch_size, self.seed, weights)
         # Made once: samples of one pixel are held in memory, and training asks more than once.
         if self._train is None:
-            self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment)
+            self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.numeric)
         return DataLoader(self._train, sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -85,7 +89,7 @@ class ChipDataModule(L.LightningDataModule):
         chips = self.store.indices(self.round_, VAL)
         size = self.batch_size * _VALIDATION
         order = [list(range(i, min(i + size, len(chips)))) for i in range(0, len(chips), size)]
-        data = _Chips(self.store, self.round_, VAL, chips, self.statistics, ())
+        data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.numeric)
         return DataLoader(data, sampler=order, batch_size=None)
 
 
@@ -121,6 +125,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
         chips: Array,
         statistics: Statistics,
         augment: tuple[str, ...],
+        numeric: bool,
     ) -> None:
         self.store, self.round_, self.role, self.chips = store, round_, role, chips
         self.statistics = statistics
@@ -128,6 +133,8 @@ class _Chips(Dataset[dict[str, Tensor]]):
         self.time = torch.from_numpy(store.time[chips])
         # Samples of one pixel share chunks: read once, for reading each by itself would read every chunk thousands of times.
         self.held: tuple[Array, Array] | None = None
+        self.numbers = store.read_numbers(chips) if numeric and store.size == 1 else None
+        self.numeric = numeric
         if store.size == 1:
             self.held = store.read(chips)
 
@@ -148,6 +155,9 @@ class _Chips(Dataset[dict[str, Tensor]]):
             "time": self.time[places],
             "labels": labels,
         }
+        if self.numeric:
+            stated = self.store.read_numbers(self.chips[places]) if self.numbers is None else self.numbers[places]
+            batch["numbers"] = torch.from_numpy(stated)
         return augmented(batch, self.augment)
 
 

@@ -18,11 +18,13 @@ from pipeline.imagery.dates import Period
 from pipeline.samples.labels import Labels, VectorLabels, check_classes
 from pipeline.samples.legend import Legend, natural, text_of
 from pipeline.samples.periods import periods_of
-from pipeline.samples.rasters import extent, open_raster_labels
+from pipeline.samples.ranges import numbers_of, ranges_of
+from pipeline.samples.rasters import extent, open_raster_labels, open_raster_numbers
 from pipeline.samples.repair import named, overlaps, reaching, sound
 from pipeline.samples.vectors import read_features
 from pipeline.settings import ClassSettings, LabelSettings
 
+_NUMBER = "landweave_number"
 _RASTERS = {".tif", ".tiff", ".gtif", ".img", ".jp2", ".vrt", ".png", ".asc", ".bil", ".nc", ".grd"}
 
 
@@ -31,6 +33,8 @@ def open_labels(
     classes: Sequence[ClassSettings] | None,
     geobox: GeoBox,
     dates: Sequence[datetime.date | None] = (),
+    *,
+    numeric: bool = False,
 ) -> Labels:
     """Open reference data on a grid.
 
@@ -42,6 +46,8 @@ def open_labels(
         The grid.
     dates : sequence of date or None
         Dates of the imagery: labels that hold for a period need one within it.
+    numeric : bool
+        Labels are numbers to be estimated; ranges of them stand for the classes.
 
     Raises
     ------
@@ -58,8 +64,8 @@ def open_labels(
             raise LabelError(
                 f"labels.from: {path} is a raster, which has no fields; give it as features, or leave it out"
             )
-        return open_raster_labels(settings, classes, geobox)
-    return _vector(settings, classes, geobox, dates)
+        return open_raster_numbers(settings, geobox) if numeric else open_raster_labels(settings, classes, geobox)
+    return _vector(settings, classes, geobox, dates, numeric=numeric)
 
 
 def _vector(
@@ -67,6 +73,8 @@ def _vector(
     classes: Sequence[ClassSettings] | None,
     geobox: GeoBox,
     dates: Sequence[datetime.date | None],
+    *,
+    numeric: bool,
 ) -> VectorLabels:
     frame = read_features(settings)
     field = _field(frame, settings)
@@ -74,6 +82,8 @@ def _vector(
     frame = named(frame, field, notes)
     if frame.empty:
         raise LabelError(f"{settings.file}: no feature with a geometry and a value of '{field}' is left")
+    if numeric:
+        frame, ranges = _ranged(frame, field, settings)
     total = Counter(map(text_of, frame[field]))
     frame = _inside(frame, geobox, settings.file, notes)
     frame = _imaged(frame, settings, dates, notes)
@@ -81,7 +91,7 @@ def _vector(
     values = sorted(here, key=natural)
     if lost := sorted(total.keys() - here.keys(), key=natural):
         notes.append(f"label values without a feature inside the raster: {', '.join(lost[:8])}")
-    legend = Legend.from_values(values, classes)
+    legend = ranges if numeric else Legend.from_values(values, classes)
     if strangers := [v for v in values if legend.index(v) is None]:
         shown = "; ".join(f"{legend.unknown(v)} ({here[v]})" for v in strangers[:5])
         notes.append(f"label values of no class are left out: {shown}")
@@ -115,7 +125,16 @@ def _vector(
         frame=frame.reset_index(drop=True),
         all_touched=settings.all_touched,
         periods=periods,
+        number=frame[_NUMBER].to_numpy(np.float64) if numeric else None,
     )
+
+
+def _ranged(frame: gpd.GeoDataFrame, field: str, settings: LabelSettings) -> tuple[gpd.GeoDataFrame, Legend]:
+    """Return the features with their numbers in a column of its own, and ranges of numbers in place of labels."""
+    number = numbers_of(frame[field], f"{settings.file}, field '{field}'")
+    frame, number = frame[np.isfinite(number)], number[np.isfinite(number)]
+    legend, edges = ranges_of(number, f"{settings.file}, field '{field}'")
+    return frame.assign(**{_NUMBER: number, field: np.searchsorted(edges, number, side="right").astype(str)}), legend
 
 
 def _field(frame: gpd.GeoDataFrame, settings: LabelSettings) -> str:

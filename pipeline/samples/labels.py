@@ -81,6 +81,15 @@ class Labels(ABC):
     def windows(self, size: int, period: int = 0) -> Iterator[Window]:
         """Yield the windows of a lattice of squares of ``size`` pixels that may hold labels of a period, row by row."""
 
+    def numbers(self, window: Window, period: int = 0) -> Array | None:  # noqa: ARG002 - classes are no numbers
+        """Return the numbers that labels state, (h, w) float32, NaN where there is none; None where they are classes."""
+        return None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether labels are numbers; their classes are ranges of them."""
+        return False
+
     @property
     def n_features(self) -> int:
         """Number of features; 0 for a raster, whose labels are pixels."""
@@ -109,10 +118,13 @@ class VectorLabels(Labels):
         and with the field of folds if the file has one.
     all_touched : bool
         Label every pixel that a polygon touches.
+    number : (n,) float or None
+        The number that each feature states, where they are no classes.
     """
 
     frame: gpd.GeoDataFrame = None
     all_touched: bool = False
+    number: Array | None = None
 
     def __post_init__(self) -> None:
         self._shapes = list(self.frame.geometry)
@@ -128,6 +140,11 @@ class VectorLabels(Labels):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._tree = STRtree(self._shapes)
+
+    @property
+    def numeric(self) -> bool:
+        """See `Labels.numeric`."""
+        return self.number is not None
 
     @property
     def n_features(self) -> int:
@@ -169,6 +186,13 @@ class VectorLabels(Labels):
             codes[labelled] = self._classes[feature[labelled]]
         return LabelTile(codes, feature)
 
+    def numbers(self, window: Window, period: int = 0) -> Array | None:
+        """Return the numbers of a window; see `Labels.numbers`."""
+        if self.number is None:
+            return None
+        feature = self.read(window, period).feature
+        return np.where(feature >= 0, self.number[feature], np.nan).astype(np.float32)
+
     def windows(self, size: int, period: int = 0) -> Iterator[Window]:
         """Yield windows near features; see `Labels.windows`."""
         grid = BlockGrid(geobox=self.geobox, size=size)
@@ -192,21 +216,39 @@ class RasterLabels(Labels):
         The raster.
     values : tuple of int
         Stored values that are labels.
+    edges : (K - 1,) float or None
+        Of a raster of numbers: where one range of them ends and the next begins; ranges are its classes.
     """
 
     source: Source = None  # type: ignore[assignment]
     values: tuple[int, ...] = ()
+    edges: Array | None = None
+
+    @property
+    def numeric(self) -> bool:
+        """See `Labels.numeric`."""
+        return self.edges is not None
 
     def read(self, window: Window, period: int = 0) -> LabelTile:  # noqa: ARG002 - a raster holds at any time
         """Return the labels of a window; see `Labels.read`."""
         found, valid = self.source.read(self.geobox, window)
         codes = np.full(window.shape, IGNORE, np.int16)
+        if self.edges is not None:
+            known = valid[0] & np.isfinite(found[0])
+            codes[known] = np.searchsorted(self.edges, found[0][known], side="right")
         for value in self.values:
             index = self.legend.index(value)
             if index is not None:
                 codes[(found[0] == value) & valid[0]] = index
         codes[_outside(window, self.geobox)] = IGNORE
         return LabelTile(codes, np.full(window.shape, -1, np.int32))
+
+    def numbers(self, window: Window, period: int = 0) -> Array | None:  # noqa: ARG002 - a raster holds at any time
+        """Return the numbers of a window; see `Labels.numbers`."""
+        if self.edges is None:
+            return None
+        found, valid = self.source.read(self.geobox, window)
+        return np.where(valid[0], found[0], np.nan).astype(np.float32)
 
     def windows(self, size: int, period: int = 0) -> Iterator[Window]:  # noqa: ARG002 - a raster holds at any time
         """Yield the windows that hold labels; see `Labels.windows`."""

@@ -15,10 +15,13 @@ from pipeline.imagery.handles import open_raster
 from pipeline.imagery.sources import Source
 from pipeline.samples.labels import RasterLabels, check_classes
 from pipeline.samples.legend import Legend
+from pipeline.samples.ranges import ranges_of
 from pipeline.settings import ClassSettings, LabelSettings
 
 # Side of the windows in which values are counted, in pixels.
 _WINDOW = 1024
+# Ranges of numbers are found in at most about twice so many of them.
+_WINDOWS = 32
 
 
 def open_raster_labels(
@@ -63,6 +66,41 @@ def open_raster_labels(
     return RasterLabels(
         geobox=geobox, legend=legend, notes=notes, rows=rows, source=source, values=tuple(sorted(known))
     )
+
+
+def open_raster_numbers(settings: LabelSettings, geobox: GeoBox) -> RasterLabels:
+    """Open a raster of numbers that are to be estimated; ranges of them stand for classes.
+
+    Raises
+    ------
+    LabelError
+        If it cannot be opened, states no CRS, lies outside, or holds one number only.
+    """
+    notes: list[str] = []
+    try:
+        source = _source(settings, notes)
+        found = _sample(source, geobox)
+    except ImageryError as error:
+        raise LabelError(f"labels.path: {error}") from error
+    if not len(found):
+        raise LabelError(
+            f"{settings.file}: no number lies inside the raster, which reaches from {extent(geobox.boundingbox.bbox)} in "
+            f"{geobox.crs}; {_reach(settings)}"
+        )
+    legend, edges = ranges_of(found, settings.file)
+    rows = [{"label": c.name, "class": c.name} for c in legend.classes]
+    return RasterLabels(geobox=geobox, legend=legend, notes=notes, rows=rows, source=source, edges=edges)
+
+
+def _sample(source: Source, geobox: GeoBox) -> np.ndarray[Any, Any]:
+    """Return numbers of the raster on the grid, from windows spread over it, (n,) float64."""
+    blocks = BlockGrid(geobox=geobox, size=_WINDOW)
+    step = max(1, len(blocks) // _WINDOWS)
+    found = []
+    for i in range(0, len(blocks), step):
+        values, valid = source.read(geobox, blocks[i].inner)
+        found.append(values[0][valid[0] & np.isfinite(values[0])])
+    return np.concatenate(found).astype(np.float64)
 
 
 def _source(settings: LabelSettings, notes: list[str]) -> Source:

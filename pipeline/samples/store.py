@@ -28,6 +28,7 @@ def new_store(
     *,
     margin: int = 0,
     standalone: bool = False,
+    numeric: bool = False,
     key: str,
     bands: Sequence[str],
     periods: Sequence[Period | None],
@@ -48,6 +49,8 @@ def new_store(
         Pixels on each side of a chip that hold values and no labels.
     standalone : bool
         Whether the chips are cut from no imagery.
+    numeric : bool
+        Whether labels are numbers; ranges of them stand for the classes.
     key : str
         What the chips are made from.
     bands, periods, legend, folds
@@ -59,7 +62,7 @@ def new_store(
     ------
     dict
         The arrays by name, to be filled: values (N, T, C, S, S), truth (N, P, S, S), counts (N, R + 1, 4, K), origin (N, 2),
-        period (N,) and time (N, T).
+        period (N,) and time (N, T); and numbers (N, S, S) where labels are such.
 
     Raises
     ------
@@ -77,6 +80,8 @@ def new_store(
         "period": ((n,), "int32", _PIXELS),
         "time": ((n, times), "float32", _PIXELS),
     }
+    if numeric:
+        shapes["numbers"] = ((n, size, size), "float32", chunk)
     temporary = path.with_name(f".{path.name}.tmp")
     if temporary.exists():
         shutil.rmtree(temporary)
