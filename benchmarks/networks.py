@@ -2,21 +2,24 @@
 
 The peak is that of a convolution of 64 to 64 channels, the best that the library does on this machine, measured beside
 each network, for machines are shared. The share is the network's own floating point operations per second over it; a step
-of training counts as three forward passes.
+of training counts as three forward passes. Of a network that learns from patches, training is counted in patches, and its
+share is left out; below stands what its map would cost as one patch after another.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.inference import prepare, scores
-from models.network import NETWORKS, Network, build, flop_per_pixel, parameters
+from models.network import NETWORKS, Network, blank_tile, build, flop_per_pixel, parameters
 from workflows.console import quantity
 
 CLASSES = 8
@@ -59,19 +62,38 @@ def prediction(network: Network, share: float, seconds: float) -> float:
 
 
 def training(network: Network, share: float, seconds: float) -> float:
-    """Return pixels per second of steps of training on batches of chips."""
+    """Return labelled pixels per second of steps of training on batches of chips, or of patches with one label each."""
     side = network.chip
     batch = 1024 if network.pixelwise else 4
+    batch = 64 if network.centred else batch
     inputs = tile(network.train(), batch, side, side, share)
-    labels = torch.randint(network.classes, (batch, side, side))
+    labels = torch.randint(network.classes, (batch,) if network.centred else (batch, side, side))
+    score = network.centre if network.centred else network
     optimizer = torch.optim.AdamW(network.parameters())
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(network(*inputs), labels).backward()
+        F.cross_entropy(score(*inputs), labels).backward()
         optimizer.step()
 
     return rate(step, labels.numel(), seconds)
+
+
+def flop_per_patch(network: Network) -> float:
+    """Return floating point operations of the pass over a single patch."""
+    shadow = copy.deepcopy(network).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow.centre(*blank_tile(shadow, shadow.chip, "meta"))
+    return float(counter.get_total_flops())
+
+
+def patches(network: Network, seconds: float) -> tuple[float, float]:
+    """Return how much more every patch by itself costs than the map of them: in operations, and in time."""
+    ready = prepare(network)
+    inputs = tile(network, 256, network.chip, network.chip, 1.1)
+    with torch.inference_mode():
+        apart = rate(lambda: ready.centre(*inputs), 256, seconds)
+    return flop_per_patch(network) / flop_per_pixel(network), prediction(network, 1.1, seconds) / apart
 
 
 def main() -> None:
@@ -99,9 +121,15 @@ def main() -> None:
         most = max(most, peak(options.seconds / 3))
         figures = (
             f"{parameters(network):,}", quantity(flop), quantity(most), quantity(predicted), quantity(whole),
-            f"{max(predicted, whole) * flop / most:.2f}", quantity(trained), f"{3 * trained * flop / most:.2f}",
+            f"{max(predicted, whole) * flop / most:.2f}", quantity(trained),
+            "" if network.centred else f"{3 * trained * flop / most:.2f}",
         )  # fmt: skip
         print(f"{name:12}" + "".join(f"{figure:>13}" for figure in figures))
+        if network.centred:
+            flop_ratio, time_ratio = patches(network.eval(), options.seconds)
+            print(
+                f"{'':12}    every patch by itself: {flop_ratio:.1f} times the operations, {time_ratio:.1f} times the time"
+            )
 
 
 if __name__ == "__main__":

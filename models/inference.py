@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from models.network import Network, blank_tile
+from models.network import Network, blank_tile, counting_side
 
 _N = TypeVar("_N", bound=Network)
 
@@ -139,7 +139,7 @@ def activation_bytes(network: Network, *, gradient: bool) -> float:
         # What lies between the layers is bounded by the slab; cube, flags, scores and gradient are not.
         values = network.dates * network.bands
         return float(4 * (2 * values + network.outputs + (values if gradient else 0)) + 2 * network.dates)
-    side = 16 * network.stride
+    side = counting_side(network)
     cube, valid, time = blank_tile(shadow, side, "meta")
     cube.requires_grad_(gradient)
     with _LiveBytes() as counter, torch.set_grad_enabled(gradient):

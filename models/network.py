@@ -292,10 +292,15 @@ def blank_tile(network: Network, side: int, device: str = "cpu") -> tuple[Tensor
     return cube, valid, torch.zeros(1, network.dates, device=device)
 
 
+def counting_side(network: Network) -> int:
+    """Return the side of a tile on which costs are counted: so large that what a network adds around it is little."""
+    return -(-128 // network.stride) * network.stride
+
+
 def flop_per_pixel(network: Network) -> float:
     """Return floating point operations of a forward pass per pixel, counted on a tile without any data."""
     shadow = copy.deepcopy(network).to("meta").eval()
-    side = 16 * network.stride
+    side = counting_side(network)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shadow(*blank_tile(shadow, side, "meta"))
     return float(counter.get_total_flops()) / side**2

@@ -496,11 +496,11 @@ def spectral_by_hand(network, cube, valid):  # type: ignore[no-untyped-def]
     layers = list(network.cubic)
     for conv, norm in zip(layers[::3], layers[1::3], strict=True):
         (weight,) = _arrays(conv.weight)
-        bands, reach = x.shape[1], weight.shape[2] // 2
+        bands, reach = x.shape[1], weight.shape[4] // 2
         made = []
         for centre in range(0, bands, network.settings.stride):
             near = [k for k in range(-reach, reach + 1) if 0 <= centre + k < bands]
-            made.append(sum(convolved_by_hand(x[:, centre + k], weight[:, :, k + reach]) for k in near))
+            made.append(sum(convolved_by_hand(x[:, centre + k], weight[..., k + reach]) for k in near))
         x = np.maximum(_biased(np.stack(made, axis=1), conv, norm), 0)
     x = np.concatenate([x.reshape(-1, *x.shape[2:]), valid])
     layers = list(network.flat)

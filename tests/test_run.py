@@ -36,7 +36,14 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("model", ["{name: mlp, hidden: [8]}", "{name: unet, width: 4, depth: 1}"])
+MODELS = [
+    "{name: mlp, hidden: [8]}",
+    "{name: unet, width: 4, depth: 1}",
+    "{name: spectral, components: 2, filters: [4], width: 8, hidden: []}",
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_from_raster_and_polygons_to_maps(folder: Path, model: str) -> None:
     assert cli("run", folder / "job.yaml", "--quiet", "--set", f"model={model}", "--set", LAYERS) == 0
     out = folder / "out"

@@ -97,8 +97,8 @@ def test_masked_pixels_stay_zero_behind_the_projection():
     network.cubic.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     with torch.no_grad():
         network(cube, valid, time)
-    (x,) = seen  # (1, 1, dates * components, H, W)
-    dates = x[0, 0].unflatten(0, (2, 3))
+    (x,) = seen  # (1, 1, H, W, dates * components)
+    dates = x[0, 0].permute(2, 0, 1).unflatten(0, (2, 3))
     assert (dates.masked_select(~valid[0][:, None]) == 0).all()
     expected = torch.einsum("kc,tchw->tkhw", network.projection, cube[0])
     assert torch.allclose(dates.masked_select(valid[0][:, None]), expected.masked_select(valid[0][:, None]), atol=1e-6)
