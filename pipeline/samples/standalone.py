@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 # Blocks of land across the extent, in each direction, when their size is not given; halved so often at most.
 _BLOCKS_ACROSS, _HALVINGS = 8, 3
 # Values that are read and written at once, and samples: chunks of single pixels hold as many.
-_VALUES, _SAMPLES = 1 << 24, 4096
+_VALUES, _SAMPLES = 1 << 22, 4096
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -254,11 +254,13 @@ def store_samples(samples: Samples, folds: Folds, *, radius: int, path: Path, ke
     per_role = counts[:, :-1].sum(0, dtype=np.int64)
     per_fold = np.zeros((len(folds.names), classes), np.int64)
     np.add.at(per_fold, (folds.of_feature, samples.target), 1)
+    step = min(max(_VALUES // (samples.dates * len(samples.bands) * size**2), 1), _SAMPLES)
     with new_store(
         path,
         (n, samples.dates, len(samples.bands), size),
         margin=radius,
         standalone=True,
+        together=step,
         key=key,
         bands=samples.bands,
         periods=samples.periods,
@@ -269,7 +271,6 @@ def store_samples(samples: Samples, folds: Folds, *, radius: int, path: Path, ke
     ) as arrays:
         truth = np.moveaxis(packed(codes, roles), 0, 1)[..., None]
         margin = [(0, 0), (0, 0), (radius, radius), (radius, radius)]
-        step = min(max(_VALUES // (samples.dates * len(samples.bands) * size**2), 1), _SAMPLES)
         for some in (slice(i, min(i + step, n)) for i in range(0, n, step)):
             arrays["values"][some], arrays["time"][some] = samples.read(some, radius)
             arrays["truth"][some] = np.pad(truth[some], margin)

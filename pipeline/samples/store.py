@@ -29,6 +29,7 @@ def new_store(
     margin: int = 0,
     standalone: bool = False,
     numeric: bool = False,
+    together: int = 1,
     key: str,
     bands: Sequence[str],
     periods: Sequence[Period | None],
@@ -51,6 +52,8 @@ def new_store(
         Whether the chips are cut from no imagery.
     numeric : bool
         Whether labels are numbers; ranges of them stand for the classes.
+    together : int
+        Chips in a Zarr chunk, those of single pixels excepted: tasks that write beside each other need a chunk each.
     key : str
         What the chips are made from.
     bands, periods, legend, folds
@@ -71,7 +74,7 @@ def new_store(
     """
     n, times, channels, size = shape
     rounds, classes = len(folds.rounds), len(legend.classes)
-    chunk = _PIXELS if size == 1 else 1
+    chunk = _PIXELS if size == 1 else together
     shapes: dict[str, tuple[tuple[int, ...], str, int]] = {
         "values": ((n, times, channels, size, size), "float32", chunk),
         "truth": ((n, planes(rounds), size, size), "uint16", chunk),
