@@ -216,6 +216,9 @@ def tempcnn_by_hand(network, series, valid):  # type: ignore[no-untyped-def]
             x = x @ layer.weight.T + layer.bias
         elif isinstance(layer, nn.ReLU):
             x = x.clamp(min=0)
+        elif type(layer).__name__ == "Maxout":
+            half = x.shape[-1] // 2
+            x = torch.stack([x[..., i].max(x[..., half + i]) for i in range(half)], dim=-1)
     return x
 
 
@@ -510,3 +513,54 @@ def spectral_by_hand(network, cube, valid):  # type: ignore[no-untyped-def]
             x = _biased(convolved_by_hand(x, *_arrays(layer.weight)), layer, norm)
             x = x if norm is None else np.maximum(x, 0)
     return x
+def focal_by_hand(scores, target, weights, smoothing, gamma):  # type: ignore[no-untyped-def]
+    """Sum the focal loss pixel by pixel and class by class; gamma 0 is cross-entropy. Return sum and weight."""
+    total = weight = 0.0
+    k = len(weights)
+    for z, y in zip(np.asarray(scores, np.float64), np.asarray(target), strict=True):
+        p = np.exp(z) / np.exp(z).sum()
+        for c in range(k):
+            share = smoothing / k + (1 - smoothing) * (c == y)
+            total -= float(weights[y]) * share * (1 - p[c]) ** gamma * np.log(p[c])
+        weight += float(weights[y])
+    return total, weight
+
+
+def dice_by_hand(scores, target, weights):  # type: ignore[no-untyped-def]
+    """Return one minus the weighted mean overlap of the classes that are there."""
+    p = np.exp(np.asarray(scores, np.float64))
+    p /= p.sum(1, keepdims=True)
+    up = down = 0.0
+    for c in sorted(set(np.asarray(target).tolist())):
+        both = sum(p[i, c] for i in range(len(p)) if target[i] == c)
+        either = sum(p[i, c] + (target[i] == c) for i in range(len(p)))
+        up += float(weights[c]) * 2 * both / float(either)
+        down += float(weights[c])
+    return 1 - up / down
+
+
+def zoomed_by_hand(cube, valid, labels, factor):  # type: ignore[no-untyped-def]
+    """Show one chip (T, C, S, S) larger or smaller about its centre, pixel by pixel."""
+    side = cube.shape[-1]
+    centre = (side - 1) / 2
+    made, seen, known = np.zeros_like(cube), np.zeros_like(valid), np.full_like(labels, -1)
+    for y in range(side):
+        for x in range(side):
+            v, u = centre + (y - centre) / factor, centre + (x - centre) / factor
+            i, j = int(np.floor(v + 0.5)), int(np.floor(u + 0.5))
+            if not (0 <= i < side and 0 <= j < side):
+                continue
+            known[y, x] = labels[i, j]
+            for t in range(len(cube)):
+                if not valid[t, i, j]:
+                    continue
+                seen[t, y, x] = True
+                total, weight = np.zeros(cube.shape[1]), 0.0
+                for a in (int(np.floor(v)), int(np.floor(v)) + 1):
+                    for b in (int(np.floor(u)), int(np.floor(u)) + 1):
+                        if 0 <= a < side and 0 <= b < side and valid[t, a, b]:
+                            share = (1 - abs(v - a)) * (1 - abs(u - b))
+                            total += share * cube[t, :, a, b]
+                            weight += share
+                made[t, :, y, x] = total / weight
+    return made, seen, known

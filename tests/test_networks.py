@@ -46,7 +46,7 @@ VARIANTS = [
 # The same for networks that are made for several dates; the radius of the ConvLSTM grows with them.
 TEMPORAL = [
     ("tempcnn", {"filters": 8, "kernel": 3, "layers": 2, "dense": 16}),
-    ("tempcnn", {"filters": 6, "normalisation": "none", "activation": "gelu"}),
+    ("tempcnn", {"filters": 6, "normalisation": "none", "activation": "maxout"}),
     ("rnn", {"hidden": 4, "pooling": "mean"}),
     ("lstm", {"hidden": 4}),
     ("lstm", {"hidden": 3, "layers": 2, "direction": "both", "pooling": "last"}),
@@ -58,7 +58,7 @@ TEMPORAL = [
     ("convlstm", {"hidden": 3}),
     ("convlstm", {"hidden": 2, "layers": 2}),
     ("utae", {"width": 2, "heads": 2, "attention": 4}),
-    ("utae", {"width": 2, "heads": 1, "attention": 3, "depth": 2, "normalisation": "none", "activation": "silu"}),
+    ("utae", {"width": 2, "heads": 1, "attention": 3, "depth": 2, "normalisation": "none", "activation": "maxout"}),
 ]
 
 

@@ -252,9 +252,9 @@ def test_an_lstm_starts_with_open_forget_gates():
         assert (layer.bias_ih_l0 + layer.bias_hh_l0)[4:8].tolist() == [1.0] * 4
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_a_tempcnn_is_its_sums(kernel):
-    network = made("tempcnn", {"filters": 4, "dense": 7, "kernel": kernel}, dates=6)
+@pytest.mark.parametrize(("kernel", "activation"), [(3, "relu"), (5, "relu"), (3, "maxout")])
+def test_a_tempcnn_is_its_sums(kernel, activation):
+    network = made("tempcnn", {"filters": 4, "dense": 7, "kernel": kernel, "activation": activation}, dates=6)
     g = torch.Generator().manual_seed(0)
     x, valid = torch.randn(9, 6, 2, generator=g), torch.rand(9, 6, generator=g) < 0.7
     with torch.no_grad():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
+import time
 
 import pytest
 import torch
@@ -12,7 +15,8 @@ from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
 from models.network import ModelError, build
-from models.settings import OptimizerSettings, TrainingSettings
+from models.optimisers import optimizer
+from models.settings import LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 from models.tasks import ClassificationTask
 from models.training import fit
 
@@ -223,7 +227,9 @@ def test_tensorboard_is_written_and_a_missing_tracker_is_named(tmp_path):
     train(tmp_path / "a", epochs=1, track=["tensorboard"])
     assert list((tmp_path / "a" / "tensorboard").glob("events*"))
     assert not (tmp_path / "a" / "metrics.csv").exists()
-    with pytest.raises(ModelError, match=r"training.track: 'mlflow' needs the package mlflow"):
+    with pytest.raises(
+        ModelError, match=r"training.track: 'mlflow' needs the package mlflow, .*`pip install 'landweave\[mlflow\]'`"
+    ):
         train(tmp_path / "b", epochs=1, track=["mlflow"])
 
 
@@ -232,11 +238,138 @@ def test_several_devices_are_refused_for_now(tmp_path):
         train(tmp_path, devices=2)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_every_optimiser_and_schedule_runs(tmp_path, name, schedule):
-    _, result = train(tmp_path, epochs=2, optimizer=OptimizerSettings(name=name), schedule=schedule)
-    assert result.history[1]["train_loss"] < result.history[0]["train_loss"]
+OPTIMISERS = {
+    "adamw": 0.01,
+    "adam": 0.01,
+    "nadam": 0.01,
+    "sgd": 0.05,
+    "rmsprop": 0.003,
+    "adagrad": 0.02,
+    "adadelta": 1.0,
+}
+EVERY = [
+    *[{"optimizer": {"name": name, "lr": lr}} for name, lr in OPTIMISERS.items()],
+    {"optimizer": {"name": "sgd", "lr": 0.05, "nesterov": False}, "clip": 0.1, "accumulate": 2},
+    {"schedule": "constant", "l1": 1e-4, "l2": 1e-3},
+    {"schedule": {"name": "step", "every": 2, "factor": 0.5}, "warmup": 1},
+    {"schedule": "one_cycle", "loss": {"name": ["focal", "dice"]}},
+    {"schedule": {"name": "reduce_on_plateau", "patience": 0, "factor": 0.3}, "optimizer": {"lr": 0.2}},
+    {"optimizer": {"lr": "auto"}},
+]
+
+
+@pytest.mark.parametrize("options", EVERY, ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()))
+def test_every_optimiser_and_schedule_learns_and_survives_a_kill(tmp_path, options):
+    data = Toy(12, 8)
+    whole, expected = train(tmp_path / "whole", data=data, **options)
+    assert expected.history[3]["train_loss"] < expected.history[0]["train_loss"]
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", data=data, progress=killer(2), **options)
+    task, result = train(tmp_path / "killed", data=data, **options)
+    assert result.resumed_from == 2
+    assert result.history == expected.history
+    assert result.notes == expected.notes
+    assert torch.equal(weights(task), weights(whole))
+
+
+def test_the_optimiser_is_the_one_that_was_asked_for():
+    network = build("mlp", {"normalisation": "batch"}, bands=3, dates=1, classes=3)
+    for name in OPTIMISERS:
+        made = optimizer(network, OptimizerSettings(name=name, lr=0.5, weight_decay=0.1))
+        assert type(made).__name__.lower() == name
+        decayed, plain = made.param_groups
+        assert {decayed["lr"], plain["lr"]} == {0.5}
+        assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0)
+        assert {p.ndim for p in plain["params"]} == {1}
+        assert len(decayed["params"]) + len(plain["params"]) == len(list(network.parameters()))
+    sgd = [
+        optimizer(network, OptimizerSettings(name="sgd", nesterov=n, momentum=m))
+        for n, m in ((True, 0.9), (False, 0.8))
+    ]
+    assert [(o.defaults["nesterov"], o.defaults["momentum"]) for o in sgd] == [(True, 0.9), (False, 0.8)]
+
+
+def test_a_step_is_that_of_the_clipped_mean_gradient_of_the_batches_with_its_penalties(tmp_path):
+    # Two batches make one step of plain gradient descent: written out.
+    class Whole(Toy):
+        def train_dataloader(self):
+            return DataLoader(self.items[:8], batch_size=4)
+
+    data, lr, clip, l1, l2 = Whole(12, 8), 0.1, 0.05, 0.002, 0.003
+    torch.manual_seed(0)
+    network = build("mlp", {"dropout": 0.0}, bands=3, dates=1, classes=3)
+    loss = 0.0
+    for batch in data.train_dataloader():
+        scores = network(batch["cube"], batch["valid"], batch["time"])
+        loss += torch.nn.functional.cross_entropy(scores, batch["labels"], ignore_index=-1) / 2
+    for value in network.parameters():
+        if value.ndim > 1:
+            loss += l1 * value.abs().sum() + l2 * (value * value).sum()
+    loss.backward()
+    norm = sum(float((p.grad**2).sum()) for p in network.parameters()) ** 0.5
+    assert norm > clip
+    expected = torch.cat([(p - lr * p.grad * clip / norm).detach().flatten() for p in network.parameters()])
+    task, result = train(
+        tmp_path, data=data, network={"dropout": 0.0}, epochs=1, schedule="constant", clip=clip, accumulate=2, l1=l1, l2=l2,
+        optimizer={"name": "sgd", "lr": lr, "momentum": 0, "weight_decay": 0}, loss={"class_weights": "none"},
+    )  # fmt: skip
+    assert torch.allclose(weights(task), expected, atol=1e-5)
+    for i in (0, 3, 6):
+        layer = network.layers[i]
+        norm = float((layer.weight.grad**2).sum() + (layer.bias.grad**2).sum()) ** 0.5
+        assert result.history[0][f"grad/layers.{i}"] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(("factor", "words"), [(float("nan"), "is nan"), (1e4, "is .*, 10 times what it was at first")])
+def test_a_training_that_diverges_later_keeps_its_best_weights_and_says_so(tmp_path, factor, words):
+    class Poisoned(Toy):
+        """From the third epoch on, values are no numbers, or far too large."""
+
+        epochs = 0
+
+        def train_dataloader(self):
+            return Epochs(self)
+
+    class Epochs(DataLoader):
+        def __init__(self, data):
+            super().__init__(data.items[:8], batch_size=4)
+            self.data = data
+
+        def __iter__(self):
+            self.data.epochs += 1
+            for batch in super().__iter__():
+                yield batch | {"cube": batch["cube"] * (factor if self.data.epochs > 2 else 1)}
+
+    task, result = train(tmp_path, data=Poisoned(), epochs=6, check_batch=False)
+    assert len(result.history) == 3
+    assert ("train_loss" in result.history[2]) == math.isfinite(factor)
+    assert result.best_epoch < 2
+    assert weights(task).isfinite().all()
+    (note,) = [n for n in result.notes if "broke down" in n]
+    assert re.match(
+        f"training broke down in epoch 3 and was stopped: train_loss {words}. The weights of epoch {result.best_epoch + 1} ",
+        note,
+    )
+    again, read = train(tmp_path, data=Poisoned(), epochs=6, check_batch=False)
+    assert torch.equal(weights(again), weights(task))
+    assert read.notes == result.notes
+
+
+def test_time_is_counted_in_samples_and_waiting(tmp_path):
+    class Slow(Toy):
+        def train_dataloader(self):
+            return SlowLoader(self.items[:8], batch_size=4)
+
+    class SlowLoader(DataLoader):
+        def __iter__(self):
+            for batch in super().__iter__():
+                time.sleep(0.1)
+                yield batch
+
+    _, result = train(tmp_path, data=Slow(), epochs=2, check_batch=False)
+    assert 0.5 < result.waiting <= 1
+    # 16 samples, and 0.4 seconds of sleep at least.
+    assert 0 < result.speed < 40
 
 
 def test_nothing_is_printed(tmp_path, capfd):
@@ -261,5 +394,5 @@ def test_batches_are_sized_by_the_number_of_samples():
 def test_settings_are_strict_and_documented():
     with pytest.raises(ValidationError, match="learning_rate"):
         TrainingSettings(optimizer={"learning_rate": 1})
-    for section in (TrainingSettings, OptimizerSettings):
+    for section in (TrainingSettings, OptimizerSettings, ScheduleSettings, LossSettings):
         assert all(f.description for f in section.model_fields.values())

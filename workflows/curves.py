@@ -23,12 +23,13 @@ def judge(history: History) -> tuple[str, str]:
     Names, the first that holds:
 
     - ``too short``: fewer than 5 epochs.
-    - ``diverged``: an epoch without a finite training loss, or one that ends at twice its lowest or more.
+    - ``diverged``: an epoch without a finite training loss, or one that ends (its last tenth) at
+      twice its lowest or more.
     - ``still falling``: the loss of the validation fold, over the last tenth of the epochs, is more than 2 % below that of the
       tenth before it, and no less than 2 % below its lowest before.
-    - ``high variance``: at the best epoch the validation loss is 1.5 times the training loss or more.
-    - ``high bias``: the training loss has fallen by less than a fifth from that of the first epoch, and a kappa on the
-      validation fold, where there is one, stays below 0.4.
+    - ``high variance``: over the last tenth of the epochs the validation loss is 1.5 times the training loss or more.
+    - ``high bias``: there the training loss is less than a fifth below that of the first epoch, and the kappa on the
+      validation fold, where there is one, has never reached 0.4.
     - ``fine``.
 
     Dropout, augmentation and being measured while weights still move raise the training loss: a gap is real, no gap proves
@@ -45,7 +46,7 @@ def judge(history: History) -> tuple[str, str]:
         return "diverged", _DIVERGED
     if len(train) < _LEAST:
         return "too short", f"The curves are too short to tell: {len(train)} epochs, 5 are needed."
-    if train[-1] >= _RISEN * min(train) > 0:
+    if _end(train) >= _RISEN * min(train) > 0:
         return "diverged", _DIVERGED
     val = [float(row["val_loss"]) for row in history if "val_loss" in row]
     watched = val if len(val) == len(train) else train
@@ -56,19 +57,19 @@ def judge(history: History) -> tuple[str, str]:
             f"The loss still falls, by {falls:.0%} over the last tenth of the epochs: more epochs (training.epochs), or a "
             "higher learning rate, would learn more.",
         )
-    best = min(range(len(watched)), key=watched.__getitem__)
-    if watched is val and val[best] >= _GAP * train[best] > 0:
+    end, kept = _end(train), _end(watched)
+    if watched is val and kept >= _GAP * end > 0:
         return (
             "high variance",
-            f"High variance: the validation loss is {val[best] / train[best]:.1f} times the training loss. The network "
+            f"High variance: at the end the validation loss is {kept / end:.1f} times the training loss. The network "
             "knows its samples better than the land: more labels in more places, augmentation, dropout, weight decay or a "
             "smaller network help.",
         )
-    kappa = history[best].get("val_kappa")
-    if min(train) > (1 - _LEARNT) * train[0] and (kappa is None or kappa < _KAPPA):
+    kappas = [float(row["val_kappa"]) for row in history if "val_kappa" in row]
+    if end > (1 - _LEARNT) * train[0] and max(kappas, default=0.0) < _KAPPA:
         return (
             "high bias",
-            f"High bias: the training loss fell by no more than {1 - min(train) / train[0]:.0%}. The network hardly learns "
+            f"High bias: the training loss fell by {max(0.0, 1 - end / train[0]):.0%} only. The network hardly learns "
             "even what it is shown: a larger network, a higher learning rate, less dropout or penalty, or bands and dates "
             "that tell the classes apart help.",
         )
@@ -81,9 +82,18 @@ _DIVERGED = (
 )
 
 
+def _end(losses: Sequence[float]) -> float:
+    """Return the mean of the last tenth of the epochs, two at least."""
+    return fmean(losses[-_tail(losses) :])
+
+
+def _tail(losses: Sequence[float]) -> int:
+    return max(2, round(_TAIL * len(losses)))
+
+
 def _fall(losses: Sequence[float]) -> float:
     """Return the share by which the end of a curve lies below what was before it: the nearest tenth, and the lowest epoch."""
-    n = max(2, round(_TAIL * len(losses)))
-    end, before = fmean(losses[-n:]), fmean(losses[-2 * n : -n])
+    n = _tail(losses)
+    end, before = _end(losses), fmean(losses[-2 * n : -n])
     lowest = min(losses[:-n])
     return min(1 - end / before, 1 - end / lowest) if before > 0 and lowest > 0 else 0.0
