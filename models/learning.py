@@ -1,10 +1,8 @@
-"""What every training shares, whatever is learnt: the optimiser, the schedule, and means over an epoch."""
+"""What every training shares, whatever is learnt: the optimiser, penalties, and means over an epoch."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from typing import cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,12 +10,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from models.network import Network
-from models.settings import OptimizerSettings, TrainingSettings
+from models.optimisers import optimizer, weights
+from models.settings import TrainingSettings
 
 Batch = dict[str, Tensor]
-
-# The share of the learning rate that is left at the end of a cosine schedule.
-_FLOOR = 0.01
 
 
 class LearningTask(LightningModule, ABC):
@@ -34,7 +30,7 @@ class LearningTask(LightningModule, ABC):
     network : Network
         What learns, and what is kept.
     settings : TrainingSettings
-        Loss, optimiser and schedule.
+        Loss, optimiser and penalties. The schedule is set from outside, see `models.schedules`.
     """
 
     def __init__(self, network: Network, settings: TrainingSettings) -> None:
@@ -61,7 +57,16 @@ class LearningTask(LightningModule, ABC):
         if not weight > 0:
             return None
         self.train_mean.update(total.detach(), weight)
-        return total / weight
+        return total / weight + self.penalty()
+
+    def penalty(self) -> Tensor:
+        """Return what large weights cost in a step; ``train_loss`` does not hold it, to be comparable with ``val_loss``."""
+        cost = torch.zeros((), device=self.device)
+        if self.settings.l1:
+            cost = cost + self.settings.l1 * torch.stack([w.abs().sum() for w in weights(self.network)]).sum()
+        if self.settings.l2:
+            cost = cost + self.settings.l2 * torch.stack([w.square().sum() for w in weights(self.network)]).sum()
+        return cost
 
     def on_train_epoch_end(self) -> None:
         """Publish the mean loss of the epoch."""
@@ -83,21 +88,7 @@ class LearningTask(LightningModule, ABC):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser."""
-        return _optimizer(self.network, self.settings.optimizer)
-
-    def on_train_epoch_start(self) -> None:
-        """Set the learning rate of the epoch.
-
-        It is a function of the epoch alone, so a resumed training needs no state of a scheduler. The schedule spans
-        `epochs`, also where fewer are run.
-        """
-        share = 1.0
-        if self.settings.schedule == "cosine":
-            done = min(self.current_epoch / self.settings.epochs, 1.0)
-            share = _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
-        optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
-        for group in optimizer.param_groups:
-            group["lr"] = share * self.settings.optimizer.lr
+        return optimizer(self.network, self.settings.optimizer)
 
 
 class Ratio(Metric):
@@ -123,17 +114,3 @@ class Ratio(Metric):
     def compute(self) -> Tensor:
         """Return the ratio."""
         return (self.total / self.weight).float()
-
-
-def _optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    # Decay is for weights that multiply inputs; biases and normalisation would only be biased by it.
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    kind: type[torch.optim.Adam] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.name]
-    return kind(groups, lr=settings.lr)

@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 )
 
 from models.learning import Batch, LearningTask
-from models.losses import LOSSES, class_weights, labelled
+from models.losses import LOSSES, class_weights, labelled, summed
 from models.network import Network
 from models.settings import TrainingSettings
 
@@ -56,6 +56,7 @@ class ClassificationTask(LearningTask):
     ) -> None:
         super().__init__(network, settings)
         self.centred = centred
+        self._summed = summed(settings.loss, LOSSES)
         self.register_buffer("class_weights", class_weights(settings.loss, counts, classes), persistent=False)
         common: dict[str, Any] = {"num_classes": classes, "validate_args": False}
         self.val_figures = MetricCollection(
@@ -81,8 +82,7 @@ class ClassificationTask(LearningTask):
         return labelled(self.network(*inputs), batch["labels"])
 
     def _loss(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        loss = LOSSES[self.settings.loss.name]
-        return loss(scores.float(), target, self.class_weights, self.settings.loss.label_smoothing)
+        return self._summed(scores.float(), target, self.class_weights, self.settings.loss)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss of the labelled pixels, and the sum of their weights."""

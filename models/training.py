@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import importlib.util
-import io
+import dataclasses
 import json
 import logging
-import math
 import pickle
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from models.files import whole
+from models.keeper import LAST, STATE, Keeper, Progress, WholeCheckpointIO
+from models.learning import LearningTask
 from models.network import ModelError, Network
+from models.schedules import Rate
 from models.settings import TrainingSettings
+from models.trackers import loggers
+from models.trials import learns_one_batch, range_test
+from models.watching import Clock, Gradients, gradient_warnings
 
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
-    from models.learning import LearningTask
-
-Progress = Callable[[int, int, dict[str, float]], None]
-
-_LAST = "last.ckpt"
 _DONE = "done.json"
-_METRICS = "metrics.csv"
-_STATE = "keeper"  # where a checkpoint holds what `_Keeper` keeps
+
+RANGE_TEST = "lr_find.json"
+"""Where the learning-rate range test is kept, beside the metrics: ``lr``, ``loss`` and ``suggestion``."""
 
 # What Lightning advises on, and what is so on purpose here.
 _ADVICE = (
@@ -62,12 +56,22 @@ class FitResult:
         Epochs that an earlier, interrupted call had done; None if there was none.
     seconds : float
         Time of this call and of the interrupted ones before it.
+    speed : float
+        Samples (chips, or pixels of a pixel network) per second of training, validation left aside.
+    waiting : float
+        Share of that time spent waiting for data.
+    notes : list of str
+        What the user should know: a rate that was found, a batch that could not be learnt, gradients that vanish or
+        explode, a training that diverged.
     """
 
     best_epoch: int
     history: list[dict[str, float]]
     resumed_from: int | None
     seconds: float
+    speed: float
+    waiting: float
+    notes: list[str]
 
 
 def fit(
@@ -83,7 +87,8 @@ def fit(
     """Train ``task`` on ``data`` and leave the best weights in its network.
 
     Where there is a validation fold, training stops early and keeps the weights with the lowest ``val_loss``; where
-    there is none, it runs all its epochs and keeps the last. ``folder`` then holds ``metrics.csv``, ``last.ckpt`` and
+    there is none, it runs all its epochs and keeps the last. One that diverges is stopped and keeps what was best before.
+    ``folder`` then holds ``metrics.csv``, ``last.ckpt`` and
     a mark that it is done: called again, the weights are read back and nothing is trained.
 
     Parameters
@@ -107,28 +112,34 @@ def fit(
         If the loss is no longer finite, a checkpoint cannot be read, or an option cannot be met on this machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    last, done = folder / _LAST, folder / _DONE
+    last, done = folder / LAST, folder / _DONE
     if not resume:
-        done.unlink(missing_ok=True)
-        last.unlink(missing_ok=True)
+        for path in (done, last, folder / RANGE_TEST):
+            path.unlink(missing_ok=True)
     epochs = stop_after or settings.epochs
     if done.is_file() and last.is_file():
         return _finished(task.network, last, done, epochs, progress)
-    keeper = _Keeper(task.network, folder, epochs, settings, progress)
+    options = _machine(settings)
+    trackers = loggers(settings, folder)
+    if not task.automatic_optimization and (settings.clip or settings.accumulate > 1):
+        raise ModelError(
+            "training.clip and training.accumulate: what is learnt here makes its own steps; leave them out"
+        )
     with _quiet(), _threads(task.network):
+        settings, notes = _before(task, data, folder, settings, options, anew=not last.is_file())
+        clock = Clock()
+        keeper = Keeper(task.network, folder, epochs, settings, progress, clock, notes)
         trainer = Trainer(
+            **options,
             max_epochs=epochs,
-            accelerator="auto" if torch.cuda.is_available() else "cpu",
-            devices=_devices(settings),
-            precision=_precision(settings),
-            callbacks=[*_early_stopping(settings), keeper],
-            logger=_loggers(settings, folder) if settings.track else False,
-            plugins=[_WholeCheckpointIO()],
+            callbacks=[clock, Rate(settings, keeper), Gradients(task.network), *_early_stopping(settings), keeper],
+            logger=trackers or False,
+            plugins=[WholeCheckpointIO()],
             default_root_dir=folder,
+            gradient_clip_val=settings.clip,
+            accumulate_grad_batches=settings.accumulate,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
         task.train()  # Lightning leaves every module in the mode it finds
         try:
@@ -140,13 +151,42 @@ def fit(
         best_epoch=keeper.best_epoch,
         history=keeper.history,
         resumed_from=keeper.resumed_from,
-        seconds=keeper.before + time.monotonic() - keeper.start,
+        seconds=keeper.seconds,
+        speed=clock.speed,
+        waiting=clock.waited,
+        notes=[*keeper.notes, *gradient_warnings(keeper.history)],
     )
     with whole(done) as temporary:
-        temporary.write_text(
-            json.dumps({"best_epoch": result.best_epoch, "history": result.history, "seconds": result.seconds})
-        )
+        said = dataclasses.asdict(result)
+        del said["resumed_from"]
+        temporary.write_text(json.dumps(said))
     return result
+
+
+def _before(
+    task: LearningTask,
+    data: LightningDataModule,
+    folder: Path,
+    settings: TrainingSettings,
+    options: dict[str, Any],
+    *,
+    anew: bool,
+) -> tuple[TrainingSettings, list[str]]:
+    """Try out the network where that is asked for; return the settings with a rate, and what there is to say."""
+    notes = []
+    if settings.check_batch and anew and task.automatic_optimization:
+        wrong = learns_one_batch(task, data)
+        notes += [wrong] if wrong else []
+    if settings.optimizer.lr == "auto":
+        kept = folder / RANGE_TEST
+        if anew or not kept.is_file():
+            with whole(kept) as temporary:
+                temporary.write_text(json.dumps(range_test(task, data, options).to_json()))
+        rate = float(json.loads(kept.read_text())["suggestion"])
+        settings = settings.model_copy(update={"optimizer": settings.optimizer.model_copy(update={"lr": rate})})
+        task.settings = settings
+        notes.append(f"learning rate {rate:.2g}, found by a range test")
+    return settings, notes
 
 
 def _finished(network: Network, last: Path, done: Path, epochs: int, progress: Progress | None) -> FitResult:
@@ -154,7 +194,7 @@ def _finished(network: Network, last: Path, done: Path, epochs: int, progress: P
     said = json.loads(done.read_text())
     try:
         state = torch.load(last, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["callbacks"][_STATE]["best"])
+        network.load_state_dict(state["callbacks"][STATE]["best"])
     except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         raise ModelError(_damaged(last, error)) from error
     if progress is not None:
@@ -168,108 +208,6 @@ def _damaged(last: Path, error: Exception) -> str:
     return f"{last} is damaged or belongs to another network; delete it, or train with --overwrite ({reason})"
 
 
-class _Keeper(Checkpoint):
-    """Keeps history, best weights and the checkpoint, all in one file that is written once an epoch, whole.
-
-    A `ModelCheckpoint` for the best and another for the last would be two files that a kill can leave out of step.
-    Subclasses of `Checkpoint` are called after all others, so the figures and early stopping are those of this epoch.
-    """
-
-    def __init__(
-        self, network: Network, folder: Path, epochs: int, settings: TrainingSettings, progress: Progress | None
-    ) -> None:
-        self.network = network
-        self.folder = folder
-        self.epochs = epochs
-        self.settings = settings
-        self.progress = progress
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, torch.Tensor] = {}
-        self.best_epoch = 0
-        self.best_loss = math.inf
-        self.resumed_from: int | None = None
-        self.before = 0.0
-        self.start = time.monotonic()
-
-    @property
-    def state_key(self) -> str:
-        return _STATE
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "history": self.history,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "best_loss": self.best_loss,
-            "seconds": self.before + time.monotonic() - self.start,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = state_dict["history"]
-        self.best = state_dict["best"]
-        self.best_epoch = state_dict["best_epoch"]
-        self.best_loss = state_dict["best_loss"]
-        self.before = state_dict["seconds"]
-        self.resumed_from = len(self.history)
-        self.sow(len(self.history))
-
-    def sow(self, epoch: int) -> None:
-        """Give an epoch its own seed: a resumed training draws what an undisturbed one would have drawn."""
-        torch.manual_seed(self.settings.seed * 1_000_003 + epoch)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
-        for epoch, figures in enumerate(self.history):
-            self._report(epoch + 1, figures)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        epoch = trainer.current_epoch
-        if "train_loss" not in figures:
-            raise ModelError("training saw no labelled pixel: there is nothing to learn from")
-        for name in ("train_loss", "val_loss"):
-            if not math.isfinite(figures.get(name, 0.0)):
-                raise ModelError(
-                    f"training broke down in epoch {epoch + 1}: {name} is {figures[name]}. A smaller "
-                    f"training.optimizer.lr than {self.settings.optimizer.lr:g}, or precision 32, may help"
-                )
-        self.history.append(figures)
-        # Without a validation fold the last epoch is the best that can be had.
-        loss = figures.get("val_loss", -math.inf)
-        if loss < self.best_loss or loss == -math.inf:
-            self.best_epoch, self.best_loss = epoch, loss
-            self.best = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
-        trainer.save_checkpoint(self.folder / _LAST)
-        if "csv" in self.settings.track:
-            _write_metrics(self.folder / _METRICS, self.history)
-        self.sow(epoch + 1)
-        self._report(epoch + 1, figures)
-
-    def _report(self, epoch: int, figures: dict[str, float]) -> None:
-        if self.progress is not None:
-            self.progress(epoch, self.epochs, figures)
-
-
-class _WholeCheckpointIO(TorchCheckpointIO):
-    """Checkpoints are whole or absent."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        if storage_options is not None:
-            raise TypeError("checkpoints are plain files; there are no storage options")
-        with whole(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
-
-
-def _write_metrics(path: Path, history: list[dict[str, float]]) -> None:
-    """Write the figures of all epochs; the whole file each time, so a resumed training has no gap in it."""
-    names = sorted({name for figures in history for name in figures})
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, ["epoch", *names], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"epoch": epoch + 1} | figures for epoch, figures in enumerate(history))
-    with whole(path) as temporary:
-        temporary.write_text(stream.getvalue())
-
-
 def _early_stopping(settings: TrainingSettings) -> list[EarlyStopping]:
     if settings.early_stopping is None:
         return []
@@ -277,12 +215,19 @@ def _early_stopping(settings: TrainingSettings) -> list[EarlyStopping]:
     return [EarlyStopping("val_loss", patience=settings.early_stopping, mode="min", strict=False, verbose=False)]
 
 
-def _devices(settings: TrainingSettings) -> int:
+def _machine(settings: TrainingSettings) -> dict[str, Any]:
+    """Return what Lightning is told of this machine, for every training on it."""
     if settings.devices not in ("auto", 1):
         raise ModelError(
             f"training.devices: found {settings.devices}; this version trains on one device, so auto and 1 are allowed"
         )
-    return 1
+    return {
+        "accelerator": "auto" if torch.cuda.is_available() else "cpu",
+        "devices": 1,
+        "precision": _precision(settings),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
 
 
 def _precision(settings: TrainingSettings) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
@@ -292,28 +237,6 @@ def _precision(settings: TrainingSettings) -> Literal["32-true", "bf16-mixed", "
     if settings.precision == "16" and not cuda:
         raise ModelError("training.precision: 16 needs a GPU, and there is none here; use auto, 32 or bf16")
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision]  # type: ignore[return-value]
-
-
-def _loggers(settings: TrainingSettings, folder: Path) -> list[Logger]:
-    """Return the trackers asked for; ``csv`` is written beside the checkpoint."""
-    made: list[Logger] = []
-    for name in settings.track:
-        if name == "csv":
-            continue
-        if importlib.util.find_spec(name) is None:
-            raise ModelError(
-                f"training.track: '{name}' needs the package {name}, which is not installed here; install it, or leave "
-                f"'{name}' out"
-            )
-        from lightning.pytorch import loggers
-
-        if name == "tensorboard":
-            made.append(loggers.TensorBoardLogger(folder, name=None, version="tensorboard"))
-        elif name == "wandb":
-            made.append(loggers.WandbLogger(save_dir=folder, project="landweave"))
-        else:
-            made.append(loggers.MLFlowLogger(experiment_name="landweave"))
-    return made
 
 
 @contextlib.contextmanager

@@ -53,6 +53,30 @@ def score_chart(histories: Histories) -> Markup | None:
     return _curves(histories, {"val_macro_f1": ("validation", _ORANGE, "-")}, "macro-F1", None)
 
 
+def rate_chart(tests: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Return the loss over the learning rate in range tests, the suggested rates marked; None without tests."""
+    if not tests:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for i, test in enumerate(tests):
+            axes.plot(test["lr"], test["loss"], color=_BLUE, lw=1.6 if len(tests) == 1 else 0.9)
+            axes.axvline(test["suggestion"], color=_ORANGE, lw=1.0, ls="--", label="taken" if i == 0 else None)
+        # Where the rate is too high the loss has no bound: what is worth seeing lies below its start.
+        low = min(min(t["loss"]) for t in tests)
+        high = max(t["loss"][0] for t in tests)
+        axes.set(
+            xscale="log",
+            xlabel="learning rate",
+            ylabel="loss",
+            ylim=(low - 0.1 * (high - low), high + 0.5 * (high - low)),
+        )
+        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.legend()
+
+    return _svg(draw, "Learning-rate range test: loss by learning rate")
+
+
 def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
     """Return how often the map is right (y) by how sure it is (x); circles grow with the number of pixels."""
 

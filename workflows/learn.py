@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from models.bundle import Bundle
+from models.initialisation import initialise
+from models.network import ModelError
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.engine import cores
@@ -18,7 +20,8 @@ from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN
-from workflows.console import duration
+from workflows.console import duration, quantity
+from workflows.curves import judge
 
 if TYPE_CHECKING:
     from models.learning import LearningTask
@@ -53,9 +56,12 @@ def learn_round(
     best = result.history[result.best_epoch] if result.history else {}
     shown = ", ".join(f"{k} {best[k]:.3f}" for k in ("val_loss", "val_macro_f1") if k in best)
     context.console.note(
-        f"{name}: {len(result.history)} epochs in {duration(result.seconds)}, "
+        f"{name}: {len(result.history)} epochs in {duration(result.seconds)} ({quantity(result.speed)}samples/s, "
+        f"{result.waiting:.0%} of the time waiting for data), "
         + (f"best {result.best_epoch + 1} ({shown})" if shown else "the last kept")
     )
+    for said in [*result.notes, *([judge(result.history)[1]] if result.history else [])]:
+        context.console.note(f"{name}: {said}")
     bundle.save(folder / "bundle")
     return Bundle.load(folder / "bundle"), result
 
@@ -81,8 +87,10 @@ def learn(
     settings = _settings(context, epochs)
     bands = Statistics.from_moments(store.moments(round_))
     network = context.network()
+    initialise(network, settings.initialisation)
     if network.components:
         network.project(torch.from_numpy(store.covariance(round_, bands)))
+    _check_augmentation(settings, network, single_date=store.time.shape[1] == 1)
     data = ChipDataModule(
         store.path,
         round_,
@@ -104,6 +112,19 @@ def _settings(context: Context, epochs: int | None) -> TrainingSettings:
     update: dict[str, Any] = {"loss": training.loss.resolved(drawn=drawn)}
     # Without a validation fold nothing picks an early state of the network: the schedule runs to its end.
     return training.model_copy(update=update | ({"epochs": epochs} if epochs else {}))
+
+
+def _check_augmentation(settings: TrainingSettings, network: Network, *, single_date: bool) -> None:
+    """Refuse changes of series that would change nothing, or everything."""
+    if "shift" in settings.augment and network.fixed_dates:
+        raise ModelError(
+            f"training.augment: found shift, which moves the days of dates, but the network '{network.name}' takes dates by "
+            "their place and never sees the days; leave shift out, or take a network that goes by the day (ltae, lstm)"
+        )
+    if "drop" in settings.augment and single_date:
+        raise ModelError(
+            "training.augment: found drop, which leaves dates out, but there is one date only; leave it out"
+        )
 
 
 def _task(

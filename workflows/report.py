@@ -17,6 +17,7 @@ from pipeline.files import write_text
 from pipeline.maps.areas import AreaRow
 from pipeline.maps.layers import LegendEntry
 from workflows import charts
+from workflows.curves import judge
 from workflows.pictures import class_picture, ramp_picture
 from workflows.quicklook import quicklook, terminal_picture
 from workflows.verdict import figure, hectares, percent, verdict
@@ -88,6 +89,8 @@ class ReportData:
         What the classes look like over time; of a series of dates.
     histories : sequence of sequences of mappings
         Per training its epochs: ``train_loss``, ``val_loss``, ``val_macro_f1``, as far as they exist.
+    range_tests : sequence of mapping
+        Per training whose learning rate was found by a test: ``lr``, ``loss``, ``suggestion``.
     labels : sequence of mapping
         Rows of the label table; the keys of the first are the columns, the first column names the row.
     notes : sequence of str
@@ -115,6 +118,7 @@ class ReportData:
     changes: Sequence[PeriodChange] = ()
     seasons: charts.Seasons | None = None
     histories: charts.Histories = ()
+    range_tests: Sequence[Mapping[str, Any]] = ()
     labels: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
     calibration: Mapping[str, Any] | None = None
@@ -165,6 +169,8 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
         "seasons": charts.season_charts(data.seasons) if data.seasons is not None else [],
         "loss": charts.loss_chart(data.histories),
         "score": charts.score_chart(data.histories),
+        "rate": charts.rate_chart(data.range_tests),
+        "judged": list(dict.fromkeys(judge(history)[1] for history in data.histories if history)),
         "reliability": charts.reliability_chart(bins) if bins else None,
         "layers": [(name, _ABOUT.get(name, ""), _link(path, folder)) for name, path in data.layers.items()],
         "settings": yaml.safe_dump(dict(data.settings), sort_keys=False, allow_unicode=True),

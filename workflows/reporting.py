@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.network import flop_per_pixel, parameters
+from models.training import RANGE_TEST
 from pipeline.errors import RequestError
 from pipeline.grid import crs_name
 from pipeline.maps.areas import AreaRow
@@ -50,6 +51,7 @@ def report(context: Context) -> Path:
     store = ChipStore.open(output.chips)
     context.say(store.notes)
     histories = json.loads((output.rounds / "histories.json").read_text(encoding="utf-8"))
+    range_tests = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(output.rounds.glob(f"*/{RANGE_TEST}"))]
     # Of several periods the last is shown at length.
     maps = context.maps if context.imaged else []
     shown = maps[-1][1].maps if maps else output.maps
@@ -78,6 +80,7 @@ def report(context: Context) -> Path:
         ],
         seasons=seasons_of(store),
         histories=histories,
+        range_tests=range_tests,
         labels=store.table(),
         notes=list(dict.fromkeys([*context.notes, *accuracy["notes"]])),
         calibration=accuracy["calibration"],

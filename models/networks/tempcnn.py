@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.network import NetworkSettings, PixelNetwork
-from models.networks.layers import Activation, Dropout, Normalisation, activation
+from models.networks.layers import Activation, Dropout, Normalisation, activation, expanded
 
 
 class TempCNNSettings(NetworkSettings):
@@ -22,7 +22,7 @@ class TempCNNSettings(NetworkSettings):
     layers: int = Field(3, ge=1, le=8, description="Convolutions, one after another.")
     dense: int = Field(256, ge=1, le=8192, description="Units of the layer between the convolutions and the scores.")
     activation: Activation = Field(
-        "relu", description="What follows each layer: relu, leaky_relu, elu, gelu, silu, tanh."
+        "relu", description="What follows each layer: relu, leaky_relu, elu, gelu, silu, sigmoid, tanh, maxout."
     )
     normalisation: Normalisation = Field("batch", description="Normalisation of each layer: batch or none.")
     dropout: Dropout = Field(0.5, description="Share of values left out behind each layer in each step of training.")
@@ -46,15 +46,17 @@ class TempCNN(PixelNetwork):
         width = bands + (1 if dates > 1 else 0)
         layers: list[nn.Module] = []
         for _ in range(settings.layers):
-            layers.append(nn.Conv1d(width, settings.filters, settings.kernel, padding=settings.kernel // 2))
-            layers += self._after(settings.filters)
+            made = expanded(settings.filters, settings.activation)
+            layers.append(nn.Conv1d(width, made, settings.kernel, padding=settings.kernel // 2))
+            layers += self._after(made)
             width = settings.filters
-        layers += [nn.Flatten(), nn.Linear(dates * width, settings.dense), *self._after(settings.dense)]
+        made = expanded(settings.dense, settings.activation)
+        layers += [nn.Flatten(), nn.Linear(dates * width, made), *self._after(made)]
         layers.append(nn.Linear(settings.dense, classes))
         self.layers = nn.Sequential(*layers)
 
-    def _after(self, units: int) -> list[nn.Module]:
-        normalised = [nn.BatchNorm1d(units)] if self.settings.normalisation == "batch" else []
+    def _after(self, made: int) -> list[nn.Module]:
+        normalised = [nn.BatchNorm1d(made)] if self.settings.normalisation == "batch" else []
         return [*normalised, activation(self.settings.activation), nn.Dropout(self.settings.dropout)]
 
     def pixels(self, series: Tensor, valid: Tensor, time: Tensor) -> Tensor:  # noqa: ARG002 - dates are fixed places here

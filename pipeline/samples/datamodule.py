@@ -1,4 +1,4 @@
-"""The chip store as a Lightning DataModule: batches, augmentation, balanced sampling."""
+"""The chip store as a Lightning DataModule: batches, balanced sampling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.imagery.statistics import Statistics
+from pipeline.samples.augment import augmented
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TRAIN, VAL
 
@@ -39,7 +40,7 @@ class ChipDataModule(L.LightningDataModule):
     batch_size : int
         Chips per batch.
     augment : sequence of str
-        ``flip``, ``rotate``; for chips larger than a pixel.
+        Random changes to what is trained on, see `pipeline.samples.augment`.
     sampling : str
         ``natural``, or ``balanced``: chips with rare classes are drawn more often.
     seed : int
@@ -65,6 +66,7 @@ class ChipDataModule(L.LightningDataModule):
         self.augment = tuple(augment)
         self.sampling = sampling
         self.seed = seed
+        self._train: _Chips | None = None
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the training fold, in a new order each epoch."""
@@ -73,8 +75,10 @@ class ChipDataModule(L.LightningDataModule):
         if self.sampling == "balanced":
             weights = _balanced(self.store.chip_counts(self.round_, TRAIN)[chips])
         order = _Order(len(chips), self.batch_size, self.seed, weights)
-        data = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment)
-        return DataLoader(data, sampler=order, batch_size=None)
+        # Made once: samples of one pixel are held in memory, and training asks more than once.
+        if self._train is None:
+            self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment)
+        return DataLoader(self._train, sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the validation fold."""
@@ -120,7 +124,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.store, self.round_, self.role, self.chips = store, round_, role, chips
         self.statistics = statistics
-        self.augment = augment if store.size > 1 else ()
+        self.augment = augment
         self.time = torch.from_numpy(store.time[chips])
         # Samples of one pixel share chunks: read once, for reading each by itself would read every chunk thousands of times.
         self.held: tuple[Array, Array] | None = None
@@ -144,24 +148,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
             "time": self.time[places],
             "labels": labels,
         }
-        return _turned(batch, self.augment) if self.augment else batch
-
-
-def _turned(batch: dict[str, Tensor], augment: tuple[str, ...]) -> dict[str, Tensor]:
-    """Turn and mirror each chip by chance: values, validity and labels alike."""
-    n = len(batch["labels"])
-    turns = torch.randint(4, (n,)) if "rotate" in augment else torch.zeros(n, dtype=torch.long)
-    mirror = torch.rand(n) < 0.5 if "flip" in augment else torch.zeros(n, dtype=torch.bool)
-    made = dict(batch)
-    for name in ("cube", "valid", "labels"):
-        plain = batch[name].numpy()
-        turned = np.empty_like(plain)
-        for into, chip, k, m in zip(turned, plain, turns.tolist(), mirror.tolist(), strict=True):
-            # Views in numpy: each chip is copied once.
-            view = np.rot90(chip, k, (-2, -1))
-            into[...] = view[..., ::-1] if m else view
-        made[name] = torch.from_numpy(turned)
-    return made
+        return augmented(batch, self.augment)
 
 
 def _balanced(counts: Array) -> Array:
