@@ -30,6 +30,7 @@ NETWORKS: dict[str, str] = {
     "utae": "models.networks.utae:UTAE",
     "autoencoder": "models.networks.autoencoder:Autoencoder",
     "vae": "models.networks.vae:VAE",
+    "gan": "models.networks.gan:GAN",
 }
 
 

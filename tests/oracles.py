@@ -564,3 +564,17 @@ def zoomed_by_hand(cube, valid, labels, factor):  # type: ignore[no-untyped-def]
                             weight += share
                 made[t, :, y, x] = total / weight
     return made, seen, known
+def adversarial_loss_by_hand(real, made):
+    """Return -log p(not made up) of real and -log p(made up) of other patches, of a softmax over K + 1 classes.
+
+    The score of the last class, made up, is 0.
+    """
+    terms = []
+    for rows, is_real in ((real, True), (made, False)):
+        costs = []
+        for row in rows:
+            exponentials = np.exp(np.append(np.asarray(row, np.float64), 0.0))
+            probabilities = exponentials / exponentials.sum()
+            costs.append(-np.log(probabilities[:-1].sum() if is_real else probabilities[-1]))
+        terms.append(np.mean(costs))
+    return sum(terms)

@@ -203,7 +203,7 @@ class CNN(Network):
         side = cube.shape[-1]
         if side < self.chip or side % 2 == 0 or cube.shape[-2] != side:
             raise ModelError(
-                f"the network 'cnn' learns from patches of {self.chip} x {self.chip} pixels or a larger odd number, got "
+                f"the network '{self.name}' learns from patches of {self.chip} x {self.chip} pixels or a larger odd number, got "
                 f"{cube.shape[-2]} x {side}"
             )
         beyond = (side - self.chip) // 2
