@@ -47,10 +47,12 @@ def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     for example in ("seasons", "series_table"):
         shutil.copy(ROOT / "workflows" / "examples" / f"{example}.yaml", ".")
     found = [c for c in commands() if c[0] == "landweave"]
-    assert {c[1] for c in found} == {"map", "init", "check", "run", "apply", "extract"}
+    assert {c[1] for c in found} == {"map", "init", "check", "run", "apply", "extract", "bench", "tune"}
     for command in found:
         # The README's own words; only shorter trainings, for this is a test of words and not of networks.
-        short = ["--set", "training.epochs=2"] if command[1] in ("map", "run") and "--set" not in command else []
+        long = command[1] in ("map", "run", "bench", "tune") and "--set" not in command
+        short = ["--set", "training.epochs=2"] if long else []
+        short += {"bench": ["--seeds", "1"], "tune": ["--set", "tune.trials=2"]}.get(command[1], [])
         extra = ["--overwrite"] if command[1] == "run" else []
         assert cli(*command[1:], *short, *extra, *(["-q"] if command[1] != "x" else [])) == 0, command
     for name in ("out", "later", "mapped"):

@@ -59,12 +59,15 @@ def bench(context: Context, networks: Sequence[str], seeds: int) -> list[tuple[s
             console.note(f"settings: {', '.join(others)} at the defaults" + (f", {own} as in the job" * (own in names)))
         entrants: dict[str, list[Entrant]] = {}
         numbers = range(job.training.seed, job.training.seed + seeds)
+        stores = {}
         for name, base in bases.items():
             console.stage(f"bench: {name}")
-            store = prepare(base)
-            entrants[name] = [network_entrant(base, store, seed) for seed in numbers]
-            if FOREST not in entrants:
-                entrants[FOREST] = [forest_entrant(base, store, seed, folder / FOREST) for seed in numbers]
+            stores[name] = prepare(base)
+            entrants[name] = [network_entrant(base, stores[name], seed) for seed in numbers]
+        # A forest sees single pixels: of samples that hold more, it takes no more.
+        plain = min(bases, key=lambda name: (stores[name].size, name))
+        console.stage(f"bench: {FOREST}")
+        entrants[FOREST] = [forest_entrant(bases[plain], stores[plain], seed, folder / FOREST) for seed in numbers]
         result = contest(entrants, [c.name for c in context.legend.classes], tabulated=context.table is not None)
         return write_bench(context, result, folder)
 

@@ -76,7 +76,20 @@ _WORTH: dict[str, Callable[[Any], Range | Choices]] = {
 }
 
 _UNFAIR = "it decides what is measured, and figures of different samples cannot be compared"
-_SAMPLES = ("task", "imagery", "grid", "temporal", "indices", "roles", "area", "labels", "classes", "folds", "chips")
+_SAMPLES = (
+    "task",
+    "imagery",
+    "grid",
+    "temporal",
+    "indices",
+    "roles",
+    "area",
+    "labels",
+    "classes",
+    "folds",
+    "chips",
+    "forecast",
+)
 _REFUSED = {
     "model.name": "a search is about one network; `landweave bench` compares several",
     "training.seed": "the best of several seeds is luck, and no setting",
@@ -84,6 +97,9 @@ _REFUSED = {
     "training.track": "it changes no result",
     "training.devices": "it changes no result",
 }
+
+# What the loss of a task without classes is made of, or is bound to fall with.
+_PRICED = ("model.beta", "model.code")
 
 
 def search_space(job: Job) -> Space:
@@ -156,8 +172,8 @@ def _check_name(job: Job, name: str) -> None:
     reason = _REFUSED.get(name)
     if section in raw and section not in ("model", "training"):
         reason = _UNFAIR if section in _SAMPLES else "it has no part in training"
-    elif name.startswith("training.loss.") and job.task != "classification":
-        reason = "trials are compared by the loss, and figures of different losses cannot be compared"
+    elif job.task != "classification" and (name.startswith("training.loss.") or name in _PRICED):
+        reason = "trials of this task are compared by the loss, which it changes itself"
     if reason is not None:
         raise JobError(f"tune.space.{name}: this cannot be varied: {reason}")
     known = _leaves("model", raw["model"]) + _leaves("training", raw["training"])

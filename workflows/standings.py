@@ -61,7 +61,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
         _figure(standing.macro_f1),
         _figure(standing.spread),
         _figure(standing.overall),
-        _figure(standing.behind) if standing.behind else "-",
+        _figure(standing.behind if standing.behind or standing.error is not None else None),
         _figure(standing.error),
         duration(standing.mean("seconds")),
         quantity(standing.mean("speed")).strip(),
