@@ -513,6 +513,8 @@ def spectral_by_hand(network, cube, valid):  # type: ignore[no-untyped-def]
             x = _biased(convolved_by_hand(x, *_arrays(layer.weight)), layer, norm)
             x = x if norm is None else np.maximum(x, 0)
     return x
+
+
 def focal_by_hand(scores, target, weights, smoothing, gamma):  # type: ignore[no-untyped-def]
     """Sum the focal loss pixel by pixel and class by class; gamma 0 is cross-entropy. Return sum and weight."""
     total = weight = 0.0
@@ -564,6 +566,8 @@ def zoomed_by_hand(cube, valid, labels, factor):  # type: ignore[no-untyped-def]
                             weight += share
                 made[t, :, y, x] = total / weight
     return made, seen, known
+
+
 def adversarial_loss_by_hand(real, made):
     """Return -log p(not made up) of real and -log p(made up) of other patches, of a softmax over K + 1 classes.
 
@@ -578,6 +582,8 @@ def adversarial_loss_by_hand(real, made):
             costs.append(-np.log(probabilities[:-1].sum() if is_real else probabilities[-1]))
         terms.append(np.mean(costs))
     return sum(terms)
+
+
 def patches_by_flood(rows: np.ndarray[Any, Any], columns: np.ndarray[Any, Any]) -> list[set[tuple[int, int]]]:
     """Return the patches of touching pixels, found by walking from neighbour to neighbour."""
     left = set(zip(rows.tolist(), columns.tolist(), strict=True))

@@ -68,7 +68,7 @@ def bench(context: Context, networks: Sequence[str], seeds: int) -> list[tuple[s
         plain = min(bases, key=lambda name: (stores[name].size, name))
         console.stage(f"bench: {FOREST}")
         entrants[FOREST] = [forest_entrant(bases[plain], stores[plain], seed, folder / FOREST) for seed in numbers]
-        result = contest(entrants, [c.name for c in context.legend.classes], tabulated=context.table is not None)
+        result = contest(entrants, [c.name for c in context.legend.classes], tabulated=context.samples is not None)
         return write_bench(context, result, folder)
 
 

@@ -129,7 +129,10 @@ def search_space(job: Job) -> Space:
 def default_space(job: Job) -> Space:
     """Return the settings that are worth a search, around those of the job."""
     optimizer = job.training.optimizer
-    space: Space = {"training.optimizer.lr": Range(optimizer.lr / 10, optimizer.lr * 10, log=True)}
+    # A rate that each training finds for itself is not searched for.
+    space: Space = {}
+    if optimizer.lr != "auto":
+        space["training.optimizer.lr"] = Range(optimizer.lr / 10, optimizer.lr * 10, log=True)
     if optimizer.name != "sgd":
         space["training.optimizer.weight_decay"] = Range(1e-4, 0.1, log=True)
     for field, value in job.model.settings.items():
