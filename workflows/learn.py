@@ -92,15 +92,9 @@ def learn(
     settings = _settings(context, epochs)
     bands = Statistics.from_moments(store.moments(round_))
     network = context.network()
-<<<<<<< HEAD
-    if network.components:
-        network.project(torch.from_numpy(store.covariance(round_, bands)))
-    initialise(network, settings.initialisation)
-=======
     initialise(network, settings.initialisation)
     if network.components:
         network.project(torch.from_numpy(store.covariance(round_, bands)))
->>>>>>> unsup
     _check_augmentation(settings, network, single_date=store.time.shape[1] == 1)
     data = ChipDataModule(
         store.path,
