@@ -363,3 +363,16 @@ def convlstm_by_hand(network, cube, valid, time):  # type: ignore[no-untyped-def
                     memory[i, :, y, x] = forget.sigmoid() * memory[i, :, y, x] + enter.sigmoid() * cell.tanh()
                     state[i, :, y, x] = out.sigmoid() * memory[i, :, y, x].tanh()
     return torch.einsum("bnhw,kn->bkhw", state, network.head.weight[:, :, 0, 0]) + network.head.bias[:, None, None]
+
+
+def centre_by_hand(values: Any, radius: int) -> Any:
+    """Return the pixels (C, S, S) around the pixel at half height and half width of a chip (C, H, W), one by one."""
+    bands, height, width = values.shape
+    found = np.empty((bands, 2 * radius + 1, 2 * radius + 1), values.dtype)
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            y, x = height // 2 + dy, width // 2 + dx
+            if not (0 <= y < height and 0 <= x < width):
+                raise IndexError(f"({y}, {x}) lies outside a chip of {height} x {width}")
+            found[:, dy + radius, dx + radius] = values[:, y, x]
+    return found
