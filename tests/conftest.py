@@ -104,6 +104,28 @@ def write_season(folder: Path, *, side: int = 48, years: tuple[int, ...] = (2020
     return folder
 
 
+def write_chips(folder: Path, *, side: int = 5, per_class: int = 20, folds: tuple[str, ...] = ()) -> Path:
+    """Write chips in the colours of the scene: ``<class>/<number>.tif``, in folders of folds if there are any.
+
+    The value at the centre says less than those around it.
+    """
+    rng = np.random.default_rng(0)
+    for fold in folds or ("",):
+        for name, means in MEANS.items():
+            (folder / fold / name).mkdir(parents=True)
+            for i in range(per_class):
+                values = np.array(means)[:, None, None] + rng.normal(0, 150, (len(means), side, side))
+                values[:, side // 2, side // 2] += rng.normal(0, 400, len(means))
+                with rasterio.open(
+                    folder / fold / name / f"{i}.tif", "w", driver="GTiff", count=len(means), width=side, height=side,
+                    dtype="float32", crs=CRS, transform=TRANSFORM,
+                ) as raster:  # fmt: skip
+                    raster.write(values.astype(np.float32))
+                    for band, text in enumerate(("green", "red", "nir"), 1):
+                        raster.set_band_description(band, text)
+    return folder
+
+
 def write_job(path: Path, **changes: Any) -> Path:
     """Write a small, quick job over ``scene.tif`` and ``fields.gpkg`` beside it."""
     values: dict[str, Any] = {

@@ -614,3 +614,14 @@ def jackknife_of_f1(
     n = len(differences)
     mean = sum(differences) / n
     return float(np.sqrt((n - 1) / n * sum((d - mean) ** 2 for d in differences)))
+def centre_by_hand(values: Any, radius: int) -> Any:
+    """Return the pixels (C, S, S) around the pixel at half height and half width of a chip (C, H, W), one by one."""
+    bands, height, width = values.shape
+    found = np.empty((bands, 2 * radius + 1, 2 * radius + 1), values.dtype)
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            y, x = height // 2 + dy, width // 2 + dx
+            if not (0 <= y < height and 0 <= x < width):
+                raise IndexError(f"({y}, {x}) lies outside a chip of {height} x {width}")
+            found[:, dy + radius, dx + radius] = values[:, y, x]
+    return found

@@ -80,6 +80,10 @@ def apply(
     )
     console.notes(notes)
     cube = fitted(cube, bundle, job.imagery)
+    if cube.bands != tuple(bundle.bands):
+        console.note(
+            f"the model knows its bands by numbers alone; they are taken to be, in this order, {', '.join(cube.bands)}"
+        )
     files = [fingerprint(p) for p in imagery_files(cube)]
     requests = [
         (

@@ -176,6 +176,25 @@ def apply(
 
 
 @app.command()
+def classify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a trained model: <output>/model.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Chips: files, globs, or folders of them.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="TABLE", help="Table to write, .csv or .parquet.")
+    ] = Path("classes.csv"),
+    quiet: Quiet = False,
+) -> None:
+    """Say the class of whole chips, with its probability: a row per file."""
+    from workflows.classify import classify as work
+
+    console = _console(quiet)
+    console.summary("classify: done", work(bundle, files, output, console))
+
+
+@app.command()
 def extract(
     job: JobFile,
     output: Annotated[

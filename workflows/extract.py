@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine import dask_client
 from pipeline.errors import RequestError
-from pipeline.files import whole_file
 from pipeline.imagery.dates import Period
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.frames import series_frames
+from workflows.tables import check_table, write_table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workflows.context import Context
 
 
@@ -43,8 +41,7 @@ def extract(context: Context, path: Path | None) -> list[tuple[str, Path]]:
             'the imagery has no dates, so there are no series; say how they stand in file names (date: "%Y%m%d")'
         )
     path = path or output.folder / "series.parquet"
-    if path.suffix.lower() not in (".parquet", ".csv"):
-        raise RequestError(f"-o: expected a table as .parquet or .csv, found {path}")
+    check_table(path)
     console.stage("extract: the series of labelled places")
     work = output.work / "extract.zarr"
     with output.held():
@@ -68,20 +65,11 @@ def extract(context: Context, path: Path | None) -> list[tuple[str, Path]]:
         series, samples = series_frames(store, cube.geobox, origins)
         shutil.rmtree(work)
     beside = path.with_name(f"{path.stem}.samples.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(series, path)
-    _write(samples, beside)
+    write_table(series, path)
+    write_table(samples, beside)
     console.note(f"{len(samples):,} samples, {len(series):,} rows of {len(store.attrs['bands'])} bands")
     dated = ", from: from, to: to" if "from" in samples else ""
     console.note(
         f"to train on them:  labels: {{series: {path.name}, samples: {beside.name}, field: label{dated}, fold: fold}}"
     )
     return [("series", path), ("samples", beside)]
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    with whole_file(path) as temporary:
-        if path.suffix.lower() == ".parquet":
-            table.to_parquet(temporary, index=False)
-        else:
-            table.to_csv(temporary, index=False, date_format="%Y-%m-%d")

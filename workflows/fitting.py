@@ -13,6 +13,7 @@ from models.bundle import Bundle
 from pipeline.errors import BundleError
 from pipeline.grid import Window
 from pipeline.imagery.handles import open_raster
+from pipeline.samples.chipfiles import unnamed
 from pipeline.settings import ImagerySettings
 
 if TYPE_CHECKING:
@@ -55,33 +56,93 @@ def fitted(cube: Cube, bundle: Bundle, entries: Sequence[ImagerySettings]) -> Cu
     BundleError
         If bands are missing, or the scale or the offset differ; prints both side by side.
     """
-    missing = [b for b in bundle.bands if b not in cube.bands]
-    if missing:
-        raise BundleError(
-            "the imagery lacks bands that the model was trained on:\n"
-            f"  the model wants   {', '.join(bundle.bands)}\n"
-            f"  the imagery has   {', '.join(cube.bands)}\n"
-            f"  missing           {', '.join(missing)}\n"
-            "Bands are matched by name, in any order; name them with --set imagery.0.bands='{red: 3, ...}', or have indices "
-            "among them computed with --set indices='[ndvi, ...]'."
-        )
-    differing = []
+    names = matched(
+        cube.bands,
+        bundle.bands,
+        "the imagery",
+        "name them with --set imagery.0.bands='{red: 3, ...}', or have indices among them computed with --set "
+        "indices='[ndvi, ...]'",
+    )
     stated = any(entry.scale is not None or entry.offset is not None for entry in entries)
-    for source in cube.sources if not stated else ():
-        for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
-            want = bundle.imagery["bands"].get(band)
-            if want and [scale, offset] not in want["scaling"]:
-                differing.append(
-                    f"  {band}: the model wants scale {want['scaling'][-1][0]:g}, offset {want['scaling'][-1][1]:g}; "
-                    f"the imagery has scale {scale:g}, offset {offset:g}"
-                )
+    if not stated:
+        found = [
+            (band, (scale, offset))
+            for source in cube.sources
+            for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True)
+        ]
+        check_scaling(
+            found,
+            names,
+            bundle,
+            "the imagery",
+            "State them with --set imagery.0.scale=... and --set imagery.0.offset=...",
+        )
+    return cube.select(names)
+
+
+def matched(have: Sequence[str], want: Sequence[str], what: str, advice: str) -> tuple[str, ...]:
+    """Return the names under which there are the bands that a model wants, in its order.
+
+    Bands go by their names. Those of a model that was trained on files without any, pictures or arrays, are known by their
+    numbers alone: they are taken in the order in which they come, if there are as many.
+
+    Raises
+    ------
+    BundleError
+        If bands are missing; prints both sides.
+    """
+    missing = [b for b in want if b not in have]
+    if not missing:
+        return tuple(want)
+    if unnamed(want):
+        if len(have) == len(want):
+            return tuple(have)
+        advice = f"those of this model have no names, and are taken in their order where there are as many; {advice}"
+    raise BundleError(
+        f"{what} lacks bands that the model was trained on:\n"
+        f"  {'the model wants':<17} {', '.join(want)}\n"
+        f"  {what + ' has':<17} {', '.join(have)}\n"
+        f"  {'missing':<17} {', '.join(missing)}\n"
+        f"Bands are matched by name, in any order; {advice}."
+    )
+
+
+def check_scaling(
+    found: Sequence[tuple[str, tuple[float, float]]], names: Sequence[str], bundle: Bundle, what: str, advice: str
+) -> None:
+    """Refuse values that are not scaled like those a model was trained on.
+
+    Parameters
+    ----------
+    found : sequence of (str, (float, float))
+        Bands with their scale and offset.
+    names : sequence of str
+        The names under which there are the model's bands, in its order.
+    bundle : Bundle
+        The model.
+    what, advice : str
+        What was found, and what can be done about it.
+
+    Raises
+    ------
+    BundleError
+        If they differ; prints both sides.
+    """
+    trained = dict(zip(names, bundle.bands, strict=True))
+    differing = []
+    for band, (scale, offset) in found:
+        want = bundle.imagery["bands"].get(trained.get(band, band))
+        if want and [scale, offset] not in want["scaling"]:
+            differing.append(
+                f"  {band}: the model wants scale {want['scaling'][-1][0]:g}, offset {want['scaling'][-1][1]:g}; "
+                f"{what} has scale {scale:g}, offset {offset:g}"
+            )
     if differing:
         raise BundleError(
-            "the imagery's values are not scaled like those the model was trained on:\n"
+            f"{what}'s values are not scaled like those the model was trained on:\n"
             + "\n".join(dict.fromkeys(differing))
-            + "\nState them with --set imagery.0.scale=... and --set imagery.0.offset=..."
+            + f"\n{advice}"
         )
-    return cube.select(bundle.bands)
 
 
 def dated(cube: Cube, bundle: Bundle) -> Cube:

@@ -1,15 +1,41 @@
-"""Tables beside the report, as CSV."""
+"""Tables as files: those beside the report, and those that a command is asked for."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.errors import RequestError
 from pipeline.files import whole_file
 from pipeline.maps.areas import AreaRow
 from pipeline.maps.change import Change
 from pipeline.maps.layers import LegendEntry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check_table(path: Path) -> None:
+    """Refuse a name that says no kind of table, before any work is done.
+
+    Raises
+    ------
+    RequestError
+        If it ends neither in .parquet nor in .csv.
+    """
+    if path.suffix.lower() not in (".parquet", ".csv"):
+        raise RequestError(f"-o: expected a table as .parquet or .csv, found {path}")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table, whole or not at all; of what kind, its name says."""
+    with whole_file(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False, date_format="%Y-%m-%d")
 
 
 def write_areas_csv(path: Path, maps: Mapping[str, Sequence[AreaRow]]) -> None:
