@@ -211,7 +211,7 @@ def test_a_million_parameters_can_be_reached():
 
 
 def test_an_unknown_network_is_refused_with_the_nearest_name():
-    with pytest.raises(ModelError, match=r"no network 'u-net'; did you mean 'unet'\? There are: mlp, tempcnn, "):
+    with pytest.raises(ModelError, match=r"no network 'u-net'; did you mean 'unet'\? There are: mlp, cnn, tempcnn, "):
         network_class("u-net")
 
 

@@ -71,7 +71,8 @@ class PatchPool(nn.Module):
             return F.max_pool2d(x, self.size)
         if self.kind == "average":
             return F.avg_pool2d(x, self.size)
-        return (F.avg_pool2d(x.square(), self.size) * self.size**2 + _TINY).sqrt()
+        # A power, not a square: in half precision on a GPU it is taken in float32, where the tiny number is not zero.
+        return (F.avg_pool2d(x.pow(2), self.size) * self.size**2 + _TINY).sqrt()
 
     def dense(self, x: Tensor, step: int) -> Tensor:
         """Return the same at every pixel, of values that lie ``step`` pixels apart: (N, F, H - d, W - d), d = step (size - 1)."""
@@ -79,7 +80,7 @@ class PatchPool(nn.Module):
             return _slide(x, self.size, step, torch.maximum)
         if self.kind == "average":
             return _slide(x, self.size, step, torch.add) / self.size**2
-        return (_slide(x.square(), self.size, step, torch.add) + _TINY).sqrt()
+        return (_slide(x.pow(2), self.size, step, torch.add) + _TINY).sqrt()
 
 
 def _slide(x: Tensor, size: int, step: int, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
