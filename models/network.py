@@ -66,6 +66,8 @@ class Network(nn.Module, ABC):
     centred : bool
         Whether it learns from patches of 2 * halo + 1 pixels with the label at the centre, instead of from chips on which
         many pixels have a label.
+    semi_supervised : bool
+        Whether it also learns from land without labels, in batches that hold some of it.
     least : int
         The smallest K it can be made for.
     slab : int
@@ -77,6 +79,7 @@ class Network(nn.Module, ABC):
     temporal: ClassVar[bool] = False
     fixed_dates: ClassVar[bool] = True
     centred: ClassVar[bool] = False
+    semi_supervised: ClassVar[bool] = False
     least: ClassVar[int] = 1
     slab: ClassVar[int] = 8192
     Settings: ClassVar[type[NetworkSettings]]

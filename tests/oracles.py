@@ -614,6 +614,8 @@ def jackknife_of_f1(
     n = len(differences)
     mean = sum(differences) / n
     return float(np.sqrt((n - 1) / n * sum((d - mean) ** 2 for d in differences)))
+
+
 def centre_by_hand(values: Any, radius: int) -> Any:
     """Return the pixels (C, S, S) around the pixel at half height and half width of a chip (C, H, W), one by one."""
     bands, height, width = values.shape

@@ -21,6 +21,7 @@ from workflows.fitting import dated, fitted, unlike, with_nodata
 from workflows.job import PredictSettings, apply_overrides, explain
 from workflows.output import Output
 from workflows.predict import MapRequest, make_map
+from workflows.products.product import chosen
 
 if TYPE_CHECKING:
     from pipeline.imagery.cube import Cube
@@ -69,6 +70,8 @@ def apply(
         raise JobError(explain(error, raw, ApplyJob, "apply")) from error
     console.stage(f"apply: {folder}")
     job = _as_trained(job, bundle)
+    layers = chosen(job.predict.layers, bundle.task["name"])
+    job = job.model_copy(update={"predict": job.predict.model_copy(update={"layers": layers})})
     cube, notes = open_cube(
         with_nodata(job.imagery, bundle),
         job.grid,

@@ -71,7 +71,7 @@ def classify(folder: Path, files: Sequence[str], table: Path, console: Console) 
             values = np.stack([_values(path, order, bundle) for path, order in some])[:, None]
             valid = np.isfinite(values).all(2)
             scores = centre_scores(scorer.network, *scorer.tensors(values, valid, np.zeros((len(some), 1), np.float32)))
-            found.append(probabilities(scores.cpu().numpy(), scorer.temperature))
+            found.append(probabilities(scores.cpu().numpy(), bundle.temperature))
             there.append(valid.any((1, 2, 3)))
             tell(i + len(some), len(chips))
     likely, known = np.concatenate(found), np.concatenate(there)

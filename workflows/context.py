@@ -16,6 +16,7 @@ from workflows.job import Job
 from workflows.output import Output
 
 if TYPE_CHECKING:
+    from models.bundle import Bundle
     from models.forecasting import Horizon
     from models.network import Network
     from pipeline.imagery.cube import Cube
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.samples.labels import Labels
     from pipeline.samples.legend import Legend
     from pipeline.samples.standalone import Samples
+    from pipeline.samples.unlabelled import Unlabelled
 
 
 # Samples where nothing is labelled.
@@ -120,7 +122,7 @@ class Context:
         from pipeline.samples.features import open_labels
 
         if self.job.labels is None:
-            labels = self._drawn()
+            labels: Labels = self.land()
         else:
             # Images, not steps between them: of a period without any nothing can be filled in.
             labels = open_labels(
@@ -133,7 +135,8 @@ class Context:
         self.say(labels.notes)
         return labels
 
-    def _drawn(self) -> Labels:
+    def land(self) -> Unlabelled:
+        """Return places drawn over the image, whatever is there."""
         from pipeline.samples.unlabelled import draw_places
 
         cell, number = self.chip_size - 2 * self.chip_margin, self.job.chips.samples
@@ -336,6 +339,20 @@ class Context:
             "software": self.software,
         }
 
+    @cached_property
+    def pretrained(self) -> Bundle | None:
+        """The trained model with which training begins.
+
+        Raises
+        ------
+        BundleError
+            If it cannot be read.
+        """
+        from workflows.apply import load_bundle
+
+        folder = self.job.model.pretrained
+        return None if folder is None else load_bundle(Path(folder))
+
     def key_train(self) -> dict[str, Any]:
         """Return what the bundle depends on."""
         training = self.job.training.model_dump(mode="json")
@@ -345,7 +362,8 @@ class Context:
         own = {name: getattr(self.job, name).model_dump(mode="json") for name in ("reconstruction", "forecast")}
         return self.key_prepare() | {
             "task": {"name": self.job.task, "settings": own.get(self.job.task)},
-            "model": self.job.model.model_dump(mode="json"),
+            "model": self.job.model.model_dump(mode="json")
+            | {"pretrained": None if self.pretrained is None else self.pretrained.checksum},
             "training": training,
         }
 

@@ -15,6 +15,7 @@ from pipeline.grid import Window
 from pipeline.imagery.handles import open_raster
 from pipeline.samples.chipfiles import unnamed
 from pipeline.settings import ImagerySettings
+from workflows.products.product import product_of
 
 if TYPE_CHECKING:
     from pipeline.imagery.cube import Cube
@@ -156,6 +157,8 @@ def dated(cube: Cube, bundle: Bundle) -> Cube:
     BundleError
         If there are too many, or too few.
     """
+    if bundle.task["name"] == "forecast":
+        return product_of(bundle).cube(cube)
     have, want = len(cube.dates), len(bundle.time)
     if have == want:
         return cube

@@ -44,6 +44,11 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = Field("unet", description="Name of the network; `landweave networks` lists what there is.")
+    pretrained: str | None = Field(
+        None,
+        description="Folder of a trained model of the same network and bands: all but its output layer is where training "
+        "begins. An autoencoder that has learnt from land without labels needs fewer of them.",
+    )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -278,7 +283,8 @@ def _complete(model: ModelSettings, where: str) -> ModelSettings:
 
     try:
         settings = network_class(model.name).Settings
-        return ModelSettings(name=model.name, **settings(**model.settings).model_dump(mode="json"))
+        own = settings(**model.settings).model_dump(mode="json")
+        return ModelSettings(name=model.name, pretrained=model.pretrained, **own)
     except ModelError as error:
         raise JobError(f"{where} is not a valid job:\n  model.name: {error}") from error
     except ValidationError as error:
@@ -422,6 +428,8 @@ def _resolve_paths(job: Job, base: Path) -> Job:
     if job.labels:
         named = {k: one(v) for k in ("path", "series", "chips", "samples") if (v := getattr(job.labels, k)) is not None}
         update["labels"] = job.labels.model_copy(update=named)
+    if job.model.pretrained:
+        update["model"] = job.model.model_copy(update={"pretrained": one(job.model.pretrained)})
     if job.area:
         update["area"] = one(job.area)
     if job.grid and job.grid.like:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from models.adversarial import AdversarialTask
 from models.bundle import Bundle
 from models.forecasting import ForecastTask
 from models.initialisation import initialise
 from models.network import ModelError
 from models.networks.coding import CodingNetwork
+from models.networks.gan import GAN
+from models.pretrained import load_pretrained
 from models.reconstruction import ReconstructionTask
 from models.regression import RegressionTask
 from models.tasks import ClassificationTask
@@ -90,9 +93,13 @@ def learn(
     torch.set_num_threads(cores())
     torch.manual_seed(context.job.training.seed)
     settings = _settings(context, epochs)
+    network, before = context.network(), context.pretrained
     bands = Statistics.from_moments(store.moments(round_))
-    network = context.network()
     initialise(network, settings.initialisation)
+    if before is not None:
+        load_pretrained(network, before, store.attrs["bands"])
+        # What has been learnt belongs to values normalised as they were then.
+        bands = Statistics(mean=np.asarray(before.mean, np.float32), std=np.asarray(before.std, np.float32))
     if network.components:
         network.project(torch.from_numpy(store.covariance(round_, bands)))
     _check_augmentation(settings, network, single_date=store.time.shape[1] == 1)
@@ -105,6 +112,7 @@ def learn(
         sampling=settings.sampling,
         seed=settings.seed,
         numeric=context.job.task == "regression",
+        unlabelled=context.output.unlabelled if network.semi_supervised else None,
     )
     task = _task(context, store, round_, network, settings)
     result = fit(task, data, folder, settings, stop_after=epochs, progress=progress)
@@ -146,12 +154,11 @@ def _task(
     if name == "reconstruction":
         assert isinstance(network, CodingNetwork)
         return ReconstructionTask(network, settings)
+    counts = store.counts(round_, TRAIN).tolist()
+    if isinstance(network, GAN):
+        return AdversarialTask(network, classes=network.classes, settings=settings, counts=counts)
     return ClassificationTask(
-        network,
-        classes=len(context.legend.classes),
-        settings=settings,
-        counts=store.counts(round_, TRAIN).tolist(),
-        centred=store.kind == "patches",
+        network, classes=network.classes, settings=settings, counts=counts, centred=store.kind == "patches"
     )
 
 

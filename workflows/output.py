@@ -46,6 +46,11 @@ class Output:
         return self.folder / "chips.zarr"
 
     @property
+    def unlabelled(self) -> Path:
+        """Chips without labels, for networks that learn from both."""
+        return self.folder / "unlabelled.zarr"
+
+    @property
     def model(self) -> Path:
         """The bundle."""
         return self.folder / "model"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.engine import dask_client
 from pipeline.files import digest_of
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.cutting import cut_chips
+from pipeline.samples.folds import Folds, make_folds
+from pipeline.samples.labels import Labels
 from pipeline.samples.standalone import store_samples
 from workflows.context import Context
 
@@ -36,24 +40,29 @@ def prepare(context: Context) -> ChipStore:
             context.samples, context.folds, radius=context.chip_margin, path=output.chips, key=digest_of(key)
         )
     else:
-        store = _cut(context, digest_of(key))
+        store = _cut(context, context.labels, context.folds, context.output.chips, digest_of(key))
+        if context.network().semi_supervised:
+            land = context.land()
+            folds = make_folds(land, context.job.folds.model_copy(update={"method": "blocks", "k": 0}), 0)
+            context.say(land.notes)
+            _cut(context, land, folds, context.output.unlabelled, digest_of(key))
     show_labels(context, store)
     output.finish("prepare", key)
     context.store = store
     return store
 
 
-def _cut(context: Context, key: str) -> ChipStore:
+def _cut(context: Context, labels: Labels, folds: Folds, path: Path, key: str) -> ChipStore:
     compute = context.job.compute
     margin = context.chip_margin
     with dask_client(compute) as client, context.console.progress("cutting chips", 1, "blocks") as progress:
         return cut_chips(
             context.cubes,
-            context.labels,
-            context.folds,
+            labels,
+            folds,
             size=context.chip_size,
             margin=margin,
-            path=context.output.chips,
+            path=path,
             key=key,
             max_per_class=context.job.chips.most(patches=margin > 0),
             seed=context.job.folds.seed,

@@ -37,6 +37,7 @@ class GAN(CNN):
     """
 
     name = "gan"
+    semi_supervised = True
     Settings = GANSettings
     settings: GANSettings
 

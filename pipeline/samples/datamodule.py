@@ -21,6 +21,8 @@ Array = np.ndarray[Any, Any]
 
 # No gradient is kept while validating: batches may be larger, and do not change the figures.
 _VALIDATION = 4
+# Chips without labels beside a batch of labelled ones, at least: where labels are few, batches are small.
+_LAND = 32
 
 
 class ChipDataModule(L.LightningDataModule):
@@ -47,6 +49,9 @@ class ChipDataModule(L.LightningDataModule):
         Seed of the order. Augmentation draws from torch's own generator, to which training gives a seed each epoch.
     numeric : bool
         Whether batches also hold ``numbers`` (B, S, S) float32, which labels state; NaN where there is none.
+    unlabelled : Path, optional
+        A store of chips of the same size whose labels mean nothing: batches that train also hold ``unlabelled``, a batch of
+        them, drawn at random.
     """
 
     def __init__(
@@ -60,8 +65,10 @@ class ChipDataModule(L.LightningDataModule):
         sampling: str = "natural",
         seed: int = 0,
         numeric: bool = False,
+        unlabelled: Path | None = None,
     ) -> None:
         super().__init__()
+        self.unlabelled = unlabelled
         self.numeric = numeric
         self.store = ChipStore.open(path)
         self.round_ = round_
@@ -82,7 +89,12 @@ class ChipDataModule(L.LightningDataModule):
         # Made once: samples of one pixel are held in memory, and training asks more than once.
         if self._train is None:
             self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.numeric)
-        return DataLoader(self._train, sampler=order, batch_size=None)
+        if self.unlabelled is None:
+            return DataLoader(self._train, sampler=order, batch_size=None)
+        other = ChipStore.open(self.unlabelled)
+        # Their folds are those of no label.
+        land = _Chips(other, 0, TRAIN, other.indices(0, TRAIN), self.statistics, self.augment, False)
+        return DataLoader(_Beside(self._train, land), sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the validation fold."""
@@ -159,6 +171,21 @@ class _Chips(Dataset[dict[str, Tensor]]):
             stated = self.store.read_numbers(self.chips[places]) if self.numbers is None else self.numbers[places]
             batch["numbers"] = torch.from_numpy(stated)
         return augmented(batch, self.augment)
+
+
+class _Beside(Dataset[dict[str, Any]]):
+    """Batches of labelled chips, each with a batch of chips without labels beside it."""
+
+    def __init__(self, labelled: _Chips, unlabelled: _Chips) -> None:
+        self.labelled, self.unlabelled = labelled, unlabelled
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+    def __getitem__(self, places: Any) -> dict[str, Any]:
+        # From torch's generator, as augmentation: an epoch that is resumed draws the same.
+        drawn = torch.randint(len(self.unlabelled), (max(len(places), _LAND),)).numpy()
+        return self.labelled[places] | {"unlabelled": self.unlabelled[drawn]}
 
 
 def _balanced(counts: Array) -> Array:

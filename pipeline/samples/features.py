@@ -134,7 +134,8 @@ def _ranged(frame: gpd.GeoDataFrame, field: str, settings: LabelSettings) -> tup
     number = numbers_of(frame[field], f"{settings.file}, field '{field}'")
     frame, number = frame[np.isfinite(number)], number[np.isfinite(number)]
     legend, edges = ranges_of(number, f"{settings.file}, field '{field}'")
-    return frame.assign(**{_NUMBER: number, field: np.searchsorted(edges, number, side="right").astype(str)}), legend
+    names = np.array([c.name for c in legend.classes])
+    return frame.assign(**{_NUMBER: number, field: names[np.searchsorted(edges, number, side="right")]}), legend
 
 
 def _field(frame: gpd.GeoDataFrame, settings: LabelSettings) -> str:

@@ -30,7 +30,7 @@ def ranges_of(values: Array, where: str) -> tuple[Legend, Array]:
     Returns
     -------
     Legend
-        A class for each range, named by its ends; its label value is its number.
+        A class for each range, named by its ends.
     edges : (K - 1,) float64
         Where one range ends and the next begins.
 
@@ -51,7 +51,7 @@ def ranges_of(values: Array, where: str) -> tuple[Legend, Array]:
     names = [f"{a:.4g} to {b:.4g}" for a, b in itertools.pairwise(ends)]
     legend = Legend(
         tuple(
-            LegendClass(name=name, code=i + 1, color=color, values=(str(i),))
+            LegendClass(name=name, code=i + 1, color=color, values=(name,))
             for i, (name, color) in enumerate(zip(names, palette(names), strict=True))
         )
     )
