@@ -176,7 +176,7 @@ def test_chips_with_places_are_divided_by_blocks_of_land(tmp_path: Path) -> None
     assert chips.places is not None
     assert np.abs(chips.places - (15.0, 45.15)).max() < 0.1
     assert divided(chips).method == "blocks"
-    write(tmp_path / "chips" / "a" / "bare.png", pattern(1, 3, 3), driver="PNG")
+    write(tmp_path / "chips" / "a" / "bare.png", pattern(1, 3, 3), driver="PNG", crs=None)
     bare = opened(tmp_path / "chips")
     assert bare.places is None
     found = divided(bare)
@@ -286,15 +286,15 @@ def test_chips_train_a_network_that_classifies_chips_and_maps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_chips(Path("chips"), side=8, per_class=20, folds=("train", "test"))
+    write_chips(Path("chips"), side=9, per_class=12, folds=("train", "test"))
     job = write_job(Path("job.yaml"), labels={"chips": "chips"}, model={"name": "around"}, folds={})
     values = job.read_text().replace("imagery:\n- path: scene.tif\n", "")
     job.write_text(values)
     assert cli("check", job) == 0
     told = capsys.readouterr().err
-    assert "120 of 8 x 8 px" in told
-    assert "sees 3 px around the label" in told
-    assert cli("run", job, "--set", "training.epochs=15") == 0
+    assert "72 of 9 x 9 px" in told
+    assert "is shown 7 x 7 px, the label at their centre" in told
+    assert cli("run", job, "--set", "training.epochs=12") == 0
     told = capsys.readouterr().err
     assert "of the chips the 7 x 7 px around the centre are used, all that the network sees" in told
     assert "the chips come without imagery: nothing is mapped" in told
@@ -304,8 +304,6 @@ def test_chips_train_a_network_that_classifies_chips_and_maps(
     assert accuracy["overall"] > 0.9
     assert accuracy["forest"]["overall"] > 0.9, "the forest sees what is around the centre, which says little"
     assert Path("out/report/index.html").is_file()
-    # Given again, nothing is done; another chip makes other samples.
-    assert cli("run", job, "--set", "training.epochs=15", "-q") == 0
     # What is said of chips one by one is what was measured.
     capsys.readouterr()
     assert cli("classify", "out/model", "chips/test", "-o", "t.parquet") == 0
@@ -314,8 +312,8 @@ def test_chips_train_a_network_that_classifies_chips_and_maps(
     assert list(table.columns) == ["file", "class", "confidence", "p_field", "p_forest", "p_water"]
     right = (table["class"] == [Path(f).parent.name for f in table["file"]]).mean()
     assert right == pytest.approx(accuracy["overall"])
-    np.testing.assert_allclose(table[["p_field", "p_forest", "p_water"]].sum(1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(table["confidence"], table[["p_field", "p_forest", "p_water"]].max(1))
+    np.testing.assert_allclose(table[["p_field", "p_forest", "p_water"]].sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(table["confidence"], table[["p_field", "p_forest", "p_water"]].max(axis=1))
     # Bands by name, whatever their order; a chip without any value gets no class.
     with rasterio.open(table["file"][0]) as first:
         mixed = first.read()[[2, 0, 1]]
@@ -349,4 +347,28 @@ def test_chips_train_a_network_that_classifies_chips_and_maps(
         (("out", "new"), "holds no bundle.json"),
     ):
         assert cli("classify", *arguments) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_other_chips_make_other_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_chips(tmp_path / "chips", per_class=8)
+    job = tmp_path / "job.yaml"
+    job.write_text("labels: {chips: chips}\noutput: out\nmodel: {name: mlp}\nfolds: {method: features}\n")
+    assert cli("prepare", job) == 0
+    assert "of the chips it is shown the pixel at the centre alone" in capsys.readouterr().err
+    assert cli("prepare", job) == 0
+    assert "up to date" in capsys.readouterr().err
+    (folder / "field" / "0.tif").unlink()
+    assert cli("prepare", job) == 2
+    assert "labels.files.0.files: 24 -> 23" in capsys.readouterr().err
+    for options, message in (
+        ("chips.size=3", "learns from patches of 1 x 1 pixels"),
+        ("model={name: unet}", "the network 'unet' takes squares of"),
+        (
+            "model={name: convlstm, layers: 3}",
+            "sees 3 pixels around the label, a patch of 7 x 7, and the chips hold 2, 5 x 5",
+        ),
+        ("temporal.every=16", "temporal: a chip has one date"),
+    ):
+        assert cli("check", job, "--set", options) == 2
         assert message in " ".join(capsys.readouterr().err.split())
