@@ -380,10 +380,12 @@ def test_bands_without_names_are_taken_in_their_order(tmp_path: Path, capsys: py
     for name, means in MEANS.items():
         (tmp_path / "chips" / name).mkdir(parents=True)
         for i in range(20):
-            values = np.array(means) + rng.normal(0, 120, (3, 3, 3))
+            values = np.array(means)[:, None, None] + rng.normal(0, 120, (3, 3, 3))
             np.savez(tmp_path / "chips" / name / f"{i}.npz", values)
     job = tmp_path / "job.yaml"
-    job.write_text("labels: {chips: chips}\noutput: out\nmodel: {name: mlp, hidden: [8]}\ntraining: {epochs: 12}\n")
+    job.write_text(
+        "labels: {chips: chips}\noutput: out\nmodel: {name: mlp, hidden: [8]}\ntraining: {epochs: 20, optimizer: {lr: 0.03}}\n"
+    )
     assert cli("train", job, "-q") == 0
     scene = write_scene(tmp_path / "scene.tif", side=48)
     arguments = (
