@@ -160,7 +160,7 @@ class LabelSettings(Settings):
         None,
         description="Folder of labelled chips, a folder per class: <class>/<file>; or divided already: train/<class>/<file>, "
         "test/<class>/<file> and, if there is one, val/<class>/<file>. Files are GeoTIFF, PNG, JPEG, or .npz with one array "
-        "(or one named x) of (bands, side, side), (side, side, bands) or (side, side). The label is that of the centre, "
+        "(or one named x) of (bands, side, side), else (side, side, bands), or (side, side). The label is that of the centre, "
         "the pixel at half height and half width. Trains a network without imagery.",
     )
     samples: str | None = Field(

@@ -116,9 +116,11 @@ def write_chips(folder: Path, *, side: int = 5, per_class: int = 20, folds: tupl
             for i in range(per_class):
                 values = np.array(means)[:, None, None] + rng.normal(0, 150, (len(means), side, side))
                 values[:, side // 2, side // 2] += rng.normal(0, 400, len(means))
+                # Each at a place of its own.
+                place = TRANSFORM * Affine.translation(*rng.uniform(0, 5000, 2))
                 with rasterio.open(
                     folder / fold / name / f"{i}.tif", "w", driver="GTiff", count=len(means), width=side, height=side,
-                    dtype="float32", crs=CRS, transform=TRANSFORM,
+                    dtype="float32", crs=CRS, transform=place,
                 ) as raster:  # fmt: skip
                     raster.write(values.astype(np.float32))
                     for band, text in enumerate(("green", "red", "nir"), 1):

@@ -53,7 +53,7 @@ def test_a_network_of_patches_learns_maps_and_is_measured(folder: Path, capsys: 
     write_job(folder / "job.yaml", model={"name": "around"}, chips={"max_per_class": 60}, folds={"k": 0, "buffer": 0})
     assert cli("check", folder / "job.yaml") == 0
     assert "7 x 7 px, one around each labelled pixel" in capsys.readouterr().err
-    short = ("--set", "training.epochs=10", "--set", "predict.layers=[classes]")
+    short = ("--set", "training.epochs=5", "--set", "training.optimizer.lr=0.01", "--set", "predict.layers=[classes]")
     assert cli("run", folder / "job.yaml", *short) == 0
     assert "labelled pixels are drawn" in capsys.readouterr().err
     store = ChipStore.open(folder / "out" / "chips.zarr")

@@ -105,7 +105,8 @@ def _check_samples(context: Context, samples: Samples) -> None:
         ("", ""),
         [
             ("folds", f"{folds.method}, {len(folds.names)} ({', '.join(folds.names)})"),
-            ("network", f"{network.name}: {parameters(network):,} parameters, sees {network.halo} px around the label"),
+            ("network", f"{network.name}: {parameters(network):,} parameters"),
+            ("", f"is shown {context.chip_size} x {context.chip_size} px, the label at their centre"),
             ("maps", "none: `landweave apply` maps rasters with the trained model"),
         ],
     )

@@ -215,5 +215,5 @@ def _places(found: Sequence[Facts]) -> Array | None:
     places = np.empty((len(found), 2))
     for one in np.unique(crs):
         of = crs == one
-        places[of] = np.stack(Transformer.from_crs(one, "EPSG:4326", always_xy=True).transform(x[of], y[of]), 1)
+        places[of] = np.stack(Transformer.from_crs(str(one), "EPSG:4326", always_xy=True).transform(x[of], y[of]), 1)
     return places
