@@ -276,6 +276,15 @@ def main(arguments: list[str] | None = None) -> None:
 
         show(str(error))
         sys.exit(error.exit_status)
+    except ValueError as error:
+        # `models` has an error of its own; where it was not loaded, it has raised none.
+        models = sys.modules.get("models.network")
+        if models is None or not isinstance(error, models.ModelError):
+            raise
+        from workflows.console import error as show
+
+        show(str(error))
+        sys.exit(2)
     except KeyboardInterrupt:
         from workflows.console import error as show
 

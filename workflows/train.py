@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.bundle import Bundle
+from models.training import RANGE_TEST, FitResult
 from pipeline.engine import dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
@@ -53,9 +54,10 @@ def train(context: Context) -> Bundle:
     trainer = _Trainer(context, store)
     with dask_client(context.job.compute) as client:
         bundle = trainer.run(client)
-    log = trainer.final / "metrics.csv"
-    if log.is_file():
-        shutil.copyfile(log, output.model / "metrics.csv")
+    for name in ("metrics.csv", RANGE_TEST):
+        log = trainer.final / name
+        if log.is_file():
+            shutil.copyfile(log, output.model / name)
     output.finish("train", key)
     return bundle
 
