@@ -21,9 +21,10 @@ class GANSettings(CNNSettings):
         16, ge=1, le=512, description="Channels of the generator at full resolution, doubled at each level below."
     )
     unlabelled_weight: float = Field(
-        1.0,
+        0.1,
         ge=0,
-        description="Weight of telling real patches from made-up ones, beside that of telling the classes of labelled ones.",
+        description="Weight of telling real patches from made-up ones, beside that of telling the classes of labelled ones. "
+        "With much more it outweighs a few labels.",
     )
 
 
