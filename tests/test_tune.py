@@ -230,6 +230,14 @@ def test_what_cannot_be_varied_is_refused_by_name(space: dict[str, Any], words: 
         assert word in str(caught.value)
 
 
+def test_a_pretrained_network_keeps_its_size(folder: Path) -> None:
+    model = {"name": "mlp", "hidden": [8], "pretrained": "before/model"}
+    job = load_job(write_job(folder / "job.yaml", model=model))
+    assert {name for name in default_space(job) if name.startswith("model.")} == {"model.dropout"}
+    with pytest.raises(JobError, match="training begins with a trained network"):
+        search_space(load_job(write_job(folder / "job.yaml", model=model, tune={"space": SPACE})))
+
+
 def test_values_that_change_the_samples_are_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_job(folder / "job.yaml", model={"name": "unet"}, tune={"space": {"model.depth": {"low": 1, "high": 2}}})
     message = said(capfd, "tune", folder / "job.yaml")

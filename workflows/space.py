@@ -75,6 +75,9 @@ _WORTH: dict[str, Callable[[Any], Range | Choices]] = {
     "dropout": lambda _: Range(0.0, 0.5),
 }
 
+# What may differ from the network with which training begins.
+_FREE = "dropout"
+
 _UNFAIR = "it decides what is measured, and figures of different samples cannot be compared"
 _SAMPLES = (
     "task",
@@ -92,6 +95,7 @@ _SAMPLES = (
 )
 _REFUSED = {
     "model.name": "a search is about one network; `landweave bench` compares several",
+    "model.pretrained": "it belongs to one network of fixed settings",
     "training.seed": "the best of several seeds is luck, and no setting",
     "training.epochs": "early stopping finds the number of epochs; tune.epochs bounds it",
     "training.track": "it changes no result",
@@ -136,8 +140,9 @@ def default_space(job: Job) -> Space:
     if optimizer.name != "sgd":
         space["training.optimizer.weight_decay"] = Range(1e-4, 0.1, log=True)
     for field, value in job.model.settings.items():
-        # Without hidden layers there is nothing to scale.
-        if field not in _WORTH or value == []:
+        # Without hidden layers there is nothing to scale; and what is pretrained has its size.
+        fixed = job.model.pretrained is not None and field != _FREE
+        if field not in _WORTH or value == [] or fixed:
             continue
         name, made = f"model.{field}", _WORTH[field](value)
         if isinstance(made, Choices):
@@ -177,6 +182,8 @@ def _check_name(job: Job, name: str) -> None:
         reason = _UNFAIR if section in _SAMPLES else "it has no part in training"
     elif job.task != "classification" and (name.startswith("training.loss.") or name in _PRICED):
         reason = "trials of this task are compared by the loss, which it changes itself"
+    elif job.model.pretrained is not None and section == "model" and name != f"model.{_FREE}":
+        reason = reason or "training begins with a trained network (model.pretrained), which has its settings"
     if reason is not None:
         raise JobError(f"tune.space.{name}: this cannot be varied: {reason}")
     known = _leaves("model", raw["model"]) + _leaves("training", raw["training"])

@@ -25,7 +25,7 @@ def write_bench(context: Context, contest: Contest, folder: Path) -> list[tuple[
     rows = [_row(s) for s in contest.standings]
     notes = [
         f"Tested on the same {contest.pixels:,} pixels in {contest.patches:,} patches of touching pixels, with "
-        f"{len(contest.standings[0].entrants)} seeds. spread: standard deviation over the seeds. +-: standard error of the "
+        f"{_seeds(contest)}. spread: standard deviation over the seeds. +-: standard error of the "
         "difference to the best, from the patches and the seeds; other training labels are not in it."
     ]
     if contest.left:
@@ -68,6 +68,11 @@ def _row(standing: Standing) -> tuple[str, ...]:
         "-" if parameters is None else f"{parameters:,}",
         f"{quantity(standing.mean('size'))}B",
     )
+
+
+def _seeds(contest: Contest) -> str:
+    n = len(contest.standings[0].entrants)
+    return f"{n} seeds" if n > 1 else "one seed"
 
 
 def _figure(value: float | None) -> str:

@@ -158,7 +158,7 @@ def run_trial(
             return Outcome(state="failed", epochs=follower.epochs, error=str(error))
     return Outcome(
         state="done",
-        value=follower.kept,
+        value=result.history[result.best_epoch][follower.name],
         epochs=len(result.history),
         best_epoch=result.best_epoch + 1,
         seconds=result.seconds,

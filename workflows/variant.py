@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.samples.chips import ChipStore
 
 # What does not depend on how, and with which network, is trained.
-_SHARED = ("cube", "cubes", "table", "labels", "legend", "folds", "inputs")
+_SHARED = ("cube", "cubes", "samples", "horizon", "labels", "legend", "folds", "inputs")
 
 
 def variant(context: Context, job: Job, *, store: ChipStore | None = None, console: Console | None = None) -> Context:
