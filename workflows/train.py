@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.bundle import Bundle
-from models.training import RANGE_TEST, FitResult
+from models.training import RANGE_TEST
 from pipeline.engine import dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
