@@ -154,9 +154,9 @@ def test_the_folds_of_folders_are_kept_and_a_part_of_train_stops(tmp_path: Path)
     assert (found.method, found.names) == ("field", ("train", "val", "test"))
     np.testing.assert_array_equal(found.of_feature == 2, given == "test")
     for k in range(3):
-        assert np.bincount(found.of_feature[(chips.target == k) & (given == "Training")]).tolist() == [6, 2]
+        assert np.bincount(found.of_feature[(chips.target == k) & (given == "Training")]).tolist() == [7, 1]
     assert any(
-        note.startswith("folds: there is no val, so 6 of the 24 chips of train are kept") for note in found.notes
+        note.startswith("folds: there is no val, so 3 of the 24 chips of train are kept") for note in found.notes
     )
     np.testing.assert_array_equal(divided(chips).of_feature, found.of_feature)
     assert (np.asarray(divided(chips, seed=1).of_feature) != found.of_feature).any()

@@ -112,7 +112,7 @@ def make_folds(labels: Labels, settings: FoldSettings, halo: int) -> Folds:
     if method == "field":
         assert isinstance(labels, VectorLabels)
         weights = feature_weights(labels)
-        division = by_field(labels.frame, labels.legend, weights, settings.field or "fold", notes)
+        division = by_field(labels.frame, labels.legend, weights, settings.field or "fold", settings.seed, notes)
         return _folds(division, method, buffer, notes, of_feature=division.fold)
     if method == "features":
         assert isinstance(labels, VectorLabels)
@@ -136,7 +136,16 @@ def _folds(division: Division, method: str, buffer: int, notes: list[str], **pla
     return Folds(method, division.names, division.rounds, buffer, notes, **places)
 
 
-def by_field(frame: pd.DataFrame, legend: Legend, weights: Array, name: str, notes: list[str]) -> Division:
+def by_field(
+    frame: pd.DataFrame,
+    legend: Legend,
+    weights: Array,
+    name: str,
+    seed: int,
+    notes: list[str],
+    *,
+    what: str = "features",
+) -> Division:
     """Divide labels as a column of theirs says; see `divide_by_field`.
 
     Parameters
@@ -149,8 +158,12 @@ def by_field(frame: pd.DataFrame, legend: Legend, weights: Array, name: str, not
         What each row holds of each class.
     name : str
         The column.
+    seed : int
+        Seed of what is kept to stop by, where the column names no val.
     notes : list of str
         Is added to.
+    what : str
+        What people call a row.
 
     Raises
     ------
@@ -164,7 +177,7 @@ def by_field(frame: pd.DataFrame, legend: Legend, weights: Array, name: str, not
         )
     column = frame[name]
     values = ["" if missing else text_of(v) for v, missing in zip(column, column.isna(), strict=True)]
-    return divide_by_field(Units(weights, [c.name for c in legend.classes], "features"), values, name, notes)
+    return divide_by_field(Units(weights, [c.name for c in legend.classes], what), values, name, seed, notes)
 
 
 def _method(labels: Labels, settings: FoldSettings, notes: list[str]) -> str:

@@ -201,8 +201,8 @@ def _check_split(have: Array, names: Sequence[str]) -> None:
         )
 
 
-def divide_by_field(units: Units, values: Sequence[str], name: str, notes: list[str]) -> Division:
-    """Divide units as a field of theirs says.
+def divide_by_field(units: Units, values: Sequence[str], name: str, seed: int, notes: list[str]) -> Division:
+    """Divide units as a field of theirs says; where it names train and test alone, a part of train is kept to stop by.
 
     Parameters
     ----------
@@ -212,6 +212,8 @@ def divide_by_field(units: Units, values: Sequence[str], name: str, notes: list[
         The field's value of each; empty where there is none.
     name : str
         The field, for messages.
+    seed : int
+        Seed of what is kept to stop by.
     notes : list of str
         Is added to.
 
@@ -226,12 +228,13 @@ def divide_by_field(units: Units, values: Sequence[str], name: str, notes: list[
         raise LabelError(f"folds.field: {values.count('')} labels have no value of '{name}'; {allowed}")
     found = sorted(set(values), key=natural)
     if set(found) <= set(SPLIT):
-        missing = [v for v in SPLIT if v not in found]
-        if missing:
-            raise LabelError(
-                f"folds.field: no label has '{missing[0]}' in '{name}'; train, val and test are all needed"
-            )
-        return _made(units, np.array([SPLIT.index(v) for v in values], dtype=np.int8), 0, 1, notes, SPLIT)
+        for v in ("train", "test"):
+            if v not in found:
+                raise LabelError(f"folds.field: no label has '{v}' in '{name}'; both train and test are needed")
+        fold = np.array([SPLIT.index(v) for v in values], dtype=np.int8)
+        if "val" not in found:
+            fold = _stopped_by(units, fold, seed, notes)
+        return _made(units, fold, 0, 1, notes, SPLIT)
     if not 3 <= len(found) <= _MOST:
         shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
         raise LabelError(
@@ -246,3 +249,16 @@ def divide_by_field(units: Units, values: Sequence[str], name: str, notes: list[
             )
     notes.append(f"folds: cross-validated over the {len(found)} values of '{name}'")
     return _made(units, fold, len(found), 1, notes, tuple(found))
+
+
+def _stopped_by(units: Units, fold: Array, seed: int, notes: list[str]) -> Array:
+    """Return the folds of units with a part of those that train kept to stop by, drawn so that each class has its share."""
+    of = np.flatnonzero(fold == SPLIT.index("train"))
+    kept = of[assign(units.weights[of], np.array([1 - 1 / _VAL_PARTS, 1 / _VAL_PARTS]), seed) == 1]
+    notes.append(
+        f"folds: there is no val, so {len(kept):,} of the {len(of):,} {units.what} of train are kept to stop by, drawn with "
+        "folds.seed, stratified by class"
+    )
+    made = fold.copy()
+    made[kept] = SPLIT.index("val")
+    return made

@@ -19,7 +19,6 @@ from pipeline.samples.folds import Folds, by_field
 from pipeline.samples.legend import Legend
 from pipeline.samples.rounds import FEW, Units, divide
 from pipeline.samples.store import new_store
-from pipeline.samples.stratify import assign
 from pipeline.settings import FoldSettings, LabelSettings
 
 Array = np.ndarray[Any, Any]
@@ -145,8 +144,9 @@ def divide_samples(samples: Samples, settings: FoldSettings, labels: LabelSettin
         }
         notes.append(f"folds: {said[method]}")
     if method == "field":
-        frame = _stopped_by(samples, weights, settings, notes) if column == samples.fold else samples.frame
-        division = by_field(frame, samples.legend, weights, column or "fold", notes)
+        division = by_field(
+            samples.frame, samples.legend, weights, column or "fold", settings.seed, notes, what=samples.what
+        )
         return Folds(method, division.names, division.rounds, 0, notes, of_feature=division.fold)
     if method == "features":
         unit = _together(samples)
@@ -168,23 +168,6 @@ def divide_samples(samples: Samples, settings: FoldSettings, labels: LabelSettin
     block, of_block = _blocks(samples.places, weights, settings, notes)
     division = divide(Units(of_block, names, "blocks of land"), settings, notes)
     return Folds(method, division.names, division.rounds, 0, notes, of_feature=division.fold[block])
-
-
-def _stopped_by(samples: Samples, weights: Array, settings: FoldSettings, notes: list[str]) -> pd.DataFrame:
-    """Return the table of samples that came divided; where none of them is to stop the training by, a part of train is."""
-    frame, column = samples.frame, str(samples.fold)
-    if (frame[column] == "val").any():
-        return frame
-    train, val, _ = settings.fractions
-    of = np.flatnonzero(frame[column] == "train")
-    kept = of[assign(weights[of], np.array([train, val]) / (train + val), settings.seed) == 1]
-    notes.append(
-        f"folds: there is no val, so {len(kept):,} of the {len(of):,} {samples.what} of train are kept to stop by, drawn with "
-        "folds.seed, stratified by class"
-    )
-    frame = frame.copy()
-    frame.loc[kept, column] = "val"
-    return frame
 
 
 def _together(samples: Samples) -> Array:
