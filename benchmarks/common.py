@@ -14,8 +14,8 @@ from models.network import build
 from models.settings import SaliencySettings
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, ImagerySettings
-from workflows.job import PredictSettings
 from workflows.predict import MapRequest
+from workflows.settings import PredictSettings
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = 8

@@ -9,7 +9,8 @@ from conftest import write_job
 from pydantic import BaseModel
 
 from pipeline.errors import JobError
-from workflows.job import Job, load_job, model_in
+from workflows.faults import model_in
+from workflows.job import Job, load_job
 from workflows.jobtext import commented, reference, schema
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +21,7 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
     dumped = yaml.safe_load(job.to_yaml())
     assert job.name == "sinop"
     assert dumped["training"]["batch_size"] == job.training.batch_size
-    assert dumped["model"] == {"name": "mlp", **job.model.settings}
+    assert dumped["model"] == {"name": "mlp", "pretrained": None, **job.model.settings}
     assert dumped["predict"]["layers"] == ["classes", "confidence", "saliency"]
 
 

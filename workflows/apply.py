@@ -17,11 +17,13 @@ from pipeline.imagery.dates import Period
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings, TemporalSettings
 from workflows.context import imagery_files, pathless
+from workflows.faults import explain
 from workflows.fitting import dated, fitted, unlike, with_nodata
-from workflows.job import PredictSettings, apply_overrides, explain
 from workflows.output import Output
+from workflows.overrides import apply_overrides
 from workflows.predict import MapRequest, make_map
 from workflows.products.product import chosen
+from workflows.settings import PredictSettings
 
 if TYPE_CHECKING:
     from pipeline.imagery.cube import Cube

@@ -15,8 +15,8 @@ from models.inference import centre_scores, scores
 from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError
 from pipeline.grid import BlockGrid, round_up
-from workflows.job import LABELLED
 from workflows.scoring import load_scorer
+from workflows.settings import LABELLED
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -13,7 +13,7 @@ from workflows.products.forecast import origin_of
 
 if TYPE_CHECKING:
     from pipeline.imagery.cube import Cube
-    from workflows.job import ForecastSettings
+    from workflows.settings import ForecastSettings
 
 _YEAR = datetime.timedelta(days=365)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from models.settings import SaliencySettings, TrainingSettings
 from pipeline.errors import JobError, nearest
@@ -24,92 +22,18 @@ from pipeline.settings import (
     Settings,
     TemporalSettings,
 )
+from workflows.faults import explain, without_empty
+from workflows.overrides import Loader, apply_overrides
 from workflows.products.product import chosen
-from workflows.settings import TuneSettings
-
-LABELLED = ("classification", "regression")
-"""Tasks that learn from labels."""
-
-Dates = tuple[datetime.date, datetime.date]
-TaskName = Literal["classification", "regression", "forecast", "reconstruction"]
-LayerName = Literal[
-    "classes", "confidence", "probabilities", "saliency", "value", "reconstruction_error", "anomaly", "embedding",
-    "forecast", "surprise", "change",
-]  # fmt: skip
-
-
-class ModelSettings(BaseModel):
-    """The network by name, and the network's own settings beside it (`landweave networks` lists them)."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str = Field("unet", description="Name of the network; `landweave networks` lists what there is.")
-    pretrained: str | None = Field(
-        None,
-        description="Folder of a trained model of the same network and bands: all but its output layer is where training "
-        "begins. An autoencoder that has learnt from land without labels needs fewer of them.",
-    )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The network's own settings."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-class PredictSettings(Settings):
-    """What is mapped, and in what pieces."""
-
-    layers: Annotated[list[LayerName], Field(min_length=1)] | Literal["auto"] = Field(
-        "auto",
-        description="Rasters to make. Of a classification: classes, confidence, probabilities, saliency (auto: all but "
-        "probabilities). Of a regression: value, saliency. Of a reconstruction: classes (clusters), "
-        "reconstruction_error, anomaly (auto: these three), embedding. Of a forecast: forecast, surprise, change.",
-    )
-    block: int | Literal["auto"] = Field(
-        "auto", description="Side of a block's core in pixels; auto: from the network and the memory budget."
-    )
-    overviews: Literal["mode", "nearest"] = Field(
-        "mode",
-        description="How the class map's overviews are made. mode: the commonest class, which shows rare classes less "
-        "than they are; nearest: true shares, but speckled.",
-    )
-    retries: int = Field(2, ge=0, le=10, description="How often a failed block is tried again.")
-    period: Dates | None = Field(
-        None,
-        description="First and last day of the period that is mapped, such as [2021-09-01, 2022-08-31]. Default: where "
-        "labels hold for periods, the latest of them; else all images.",
-    )
-    periods: list[Dates] | Literal["labels"] | None = Field(
-        None,
-        description="Several periods, a map each (in maps/<first day>_<last day>); labels: those in which labels hold.",
-    )
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> typing.Self:
-        if self.period is not None and self.periods is not None:
-            raise ValueError("give `period` for one map or `periods` for several, found both")
-        for first, last in [self.period] if self.period else self.periods if isinstance(self.periods, list) else []:
-            if last < first:
-                raise ValueError(f"a period has its first day first, found [{first}, {last}]")
-        return self
-
-
-class ReconstructionSettings(Settings):
-    """What is made of an embedding (task: reconstruction)."""
-
-    clusters: int = Field(8, ge=2, le=254, description="Classes of the map, by k-means on the embedding.")
-
-
-class ForecastSettings(Settings):
-    """What is forecast (task: forecast). The last `steps` dates are kept for the test, those before them to stop by."""
-
-    history: int | None = Field(
-        None,
-        ge=1,
-        description="Dates that the network sees. Default: those of about a year, half of the series at most.",
-    )
-    steps: int = Field(1, ge=1, description="Dates to come that it forecasts.")
-    bands: list[str] | None = Field(None, min_length=1, description="Bands that are forecast. Default: all.")
+from workflows.settings import (
+    LABELLED,
+    ForecastSettings,
+    ModelSettings,
+    PredictSettings,
+    ReconstructionSettings,
+    TaskName,
+    TuneSettings,
+)
 
 
 class Job(Settings):
@@ -206,26 +130,6 @@ class Job(Settings):
         return yaml.safe_dump(self.dump(), sort_keys=False, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice: YAML's own rule, which PyYAML does not hold."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key '{key}' is given twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# Bare dates stay text: `date: 2021-06-30` is a setting like any other, and its own parser gives the better message.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def load_job(path: Path, overrides: typing.Sequence[str] = ()) -> Job:
     """Read a job file, apply ``--set`` overrides and resolve its paths.
 
@@ -246,7 +150,7 @@ def load_job(path: Path, overrides: typing.Sequence[str] = ()) -> Job:
         beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise JobError(f"{path}: there is no such job file{nearest(path.name, beside)}")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader, made stricter
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 - a SafeLoader, made stricter
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise JobError(f"{path} is not a valid YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
@@ -289,119 +193,6 @@ def _complete(model: ModelSettings, where: str) -> ModelSettings:
         raise JobError(f"{where} is not a valid job:\n  model.name: {error}") from error
     except ValidationError as error:
         raise JobError(explain(error, model.settings, settings, where, "model.")) from error
-
-
-def apply_overrides(raw: dict[str, Any], overrides: typing.Sequence[str]) -> None:
-    """Write ``KEY=VALUE`` overrides into a job given as plain values."""
-    for override in overrides:
-        _override(raw, override)
-
-
-def _override(raw: dict[str, Any], text: str) -> None:
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise JobError(f"--set {text}: expected KEY=VALUE, such as --set training.epochs=5")
-    *parents, last = key.strip().split(".")
-    try:
-        # A pattern of dates, %Y%m%d, is text; only a YAML file could begin so, with a directive.
-        parsed = value if value.startswith("%") else yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise JobError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from error
-    node: Any = raw
-    for part in parents:
-        node = _child(node, part, text)
-    if isinstance(node, list):
-        node[_index(node, last, text)] = parsed
-    else:
-        node[last] = parsed
-
-
-def _child(node: Any, part: str, text: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, text)]
-    if node.get(part) is None:
-        node[part] = {}
-    if not isinstance(node[part], dict | list):
-        raise JobError(f"--set {text}: '{part}' holds the value {node[part]!r}, which has no parts to be set")
-    return node[part]
-
-
-def _index(node: list[Any], part: str, text: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise JobError(f"--set {text}: '{part}' must be a number from 0 to {len(node) - 1} (a list stands there)")
-    return int(part)
-
-
-def explain(error: ValidationError, raw: Any, model: type[BaseModel], where: str, prefix: str = "") -> str:
-    """Return one message for all faults pydantic found: the place, what was found, what is allowed."""
-    lines: dict[str, list[str]] = {}
-    for fault in error.errors():
-        place, parent = _place(fault["loc"], raw, model)
-        if fault["type"] == "extra_forbidden":
-            allowed = [f.alias or n for n, f in parent.model_fields.items()] if parent else []
-            text = f"unknown key{nearest(str(fault['loc'][-1]), allowed)} Allowed here: {', '.join(allowed)}"
-        elif fault["type"] == "missing":
-            text = "this is required and missing"
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            text = message if "found" in message else f"{message}; found {fault['input']!r}"
-        lines.setdefault(prefix + place, []).append(text)
-    body = [f"  {place}: {' - or: '.join(dict.fromkeys(texts))}" for place, texts in lines.items()]
-    return "\n".join([f"{where} is not a valid job:", *body])
-
-
-def _place(loc: tuple[int | str, ...], raw: Any, model: type[BaseModel]) -> tuple[str, type[BaseModel] | None]:
-    """Return the dotted place of a fault, and the section in which it lies."""
-    names: list[str] = []
-    section: type[BaseModel] | None = model
-    holder: type[BaseModel] | None = model
-    node = raw
-    for part in loc:
-        # pydantic adds the branch of a union ("str", "list[str]") to the place; only keys of the file are kept.
-        inside = isinstance(node, list) and isinstance(part, int)
-        known = isinstance(node, dict) and (part in node or (section is not None and part in _keys(section)))
-        if not inside and not known:
-            continue
-        names.append(str(part))
-        holder = section
-        if isinstance(node, dict):
-            section = _section(section, str(part))
-            node = node.get(part)
-        elif isinstance(part, int):
-            # A list that is too short has no such entry.
-            node = node[part] if part < len(node) else None
-    return ".".join(names) or "job", holder
-
-
-def _keys(section: type[BaseModel]) -> set[str]:
-    return {field.alias or name for name, field in section.model_fields.items()}
-
-
-def _section(section: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    """Return the model of the section under ``key``, looking through Optional and list."""
-    for name, field in (section.model_fields if section else {}).items():
-        if key == (field.alias or name):
-            return model_in(field.annotation)
-    return None
-
-
-def model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the settings class inside an annotation such as ``list[X] | None``, or None."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next((m for m in map(model_in, typing.get_args(annotation)) if m), None)
-
-
-def without_empty(raw: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Return plain values without sections that hold nothing: `training:` with all its keys commented out is its default."""
-    kept = {}
-    for key, value in raw.items():
-        section = _section(model, key)
-        field = next((f for n, f in model.model_fields.items() if key == (f.alias or n)), None)
-        if value is None and section and field and type(None) not in typing.get_args(field.annotation):
-            continue
-        kept[key] = without_empty(value, section) if section and isinstance(value, dict) else value
-    return kept
 
 
 def _resolve_paths(job: Job, base: Path) -> Job:

@@ -12,7 +12,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from workflows.job import Job, ModelSettings, model_in
+from workflows.faults import model_in
+from workflows.job import Job
+from workflows.settings import ModelSettings
 
 _WIDTH = 110
 

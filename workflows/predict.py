@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pipeline.imagery.cube import Cube
     from pipeline.settings import ComputeSettings
     from workflows.console import Console
-    from workflows.job import PredictSettings
     from workflows.output import Output
+    from workflows.settings import PredictSettings
 
 # Larger inputs gain nothing in a forward pass, smaller ones waste it on the halo.
 _LARGEST_BLOCK = 1024
