@@ -12,7 +12,7 @@ from test_run import cli
 
 from pipeline.samples.folds import TRAIN
 from pipeline.samples.series import open_series
-from pipeline.samples.tabulated import divide_samples, store_series
+from pipeline.samples.standalone import divide_samples, store_samples
 from pipeline.settings import FoldSettings, LabelSettings
 from workflows.charts import season_charts
 from workflows.seasons import seasons_of
@@ -34,7 +34,7 @@ def test_seasons_are_the_quartiles_of_what_trains(tmp_path: Path) -> None:
     labels = LabelSettings(series=str(tmp_path / "a.csv"))
     table = open_series(labels, None)
     folds = divide_samples(table, FoldSettings(method="features", k=0), labels)
-    store = store_series(table, folds, path=tmp_path / "a.zarr", key="k")
+    store = store_samples(table, folds, radius=0, path=tmp_path / "a.zarr", key="k")
     seasons = seasons_of(store)
     assert seasons is not None
     assert seasons.days.tolist() == [0, 8, 19]

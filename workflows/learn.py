@@ -112,11 +112,24 @@ def learn(
         sampling=settings.sampling,
         seed=settings.seed,
         numeric=context.job.task == "regression",
-        unlabelled=context.output.unlabelled if network.semi_supervised else None,
+        unlabelled=_beside(context, store) if network.semi_supervised else None,
     )
     task = _task(context, store, round_, network, settings)
     result = fit(task, data, folder, settings, stop_after=epochs, progress=progress)
     return _bundle(context, store, round_, task.network, bands), result
+
+
+def _beside(context: Context, store: ChipStore) -> Path:
+    """Return the store of what is seen without its labels: land, or the samples themselves where there is no imagery."""
+    if context.samples is None:
+        # Where the samples are: another training may use those of this one.
+        return store.path.with_name(context.output.unlabelled.name)
+    context.say(
+        [
+            f"the {context.samples.what} come without imagery: the network '{context.job.model.name}' learns from them alone"
+        ]
+    )
+    return store.path
 
 
 def _settings(context: Context, epochs: int | None) -> TrainingSettings:
@@ -147,7 +160,7 @@ def _task(
     """Return what is learnt."""
     name = context.job.task
     if name == "forecast":
-        return ForecastTask(network, settings, context.horizon)
+        return ForecastTask(network, settings, context.horizon, centred=store.kind == "patches")
     if name == "regression":
         mean, std = _numbers(store, round_)
         return RegressionTask(network, settings, mean=mean, std=std, centred=store.kind == "patches")
@@ -176,7 +189,6 @@ def _meaning(context: Context, store: ChipStore, round_: int | str) -> dict[str,
             "name": "forecast",
             "steps": horizon.steps,
             "bands": [store.attrs["bands"][i] for i in horizon.bands],
-            "naive": list(horizon.naive[horizon.tested]),
         }
     if context.job.task == "regression":
         labels = context.job.labels
