@@ -36,7 +36,8 @@ def horizon_of(cube: Cube, settings: ForecastSettings) -> Horizon:
     for band in bands:
         if band not in cube.bands:
             raise RequestError(
-                f"forecast.bands: the imagery has no band '{band}'{nearest(band, cube.bands) or '.'} It has {', '.join(cube.bands)}"
+                f"forecast.bands: the imagery has no band '{band}'{nearest(band, cube.bands) or '.'} "
+                f"It has {', '.join(cube.bands)}"
             )
     year = sum(d < days[0] + _YEAR for d in days)
     history = settings.history or max(1, min(year, len(days) // 2))
