@@ -12,6 +12,8 @@ from models.learning import Batch, LearningTask
 from models.network import ModelError, Network, masked
 from models.settings import TrainingSettings
 
+_YEAR = 365  # days
+
 
 @dataclass(frozen=True, kw_only=True)
 class Horizon:
@@ -106,6 +108,29 @@ def naive(cube: Tensor, valid: Tensor, places: Sequence[int], bands: Sequence[in
     return masked(cube, valid)[:, list(places)][:, :, list(bands)].flatten(1, 2)
 
 
+def naive_places(seen: Sequence[float], to_come: Sequence[float]) -> list[int]:
+    """Return for each day to come which of the days that are seen is its naive forecast, by its place.
+
+    That is the one nearest to the same day of the year before, or of the last year that is seen; the last one, where the
+    history does not reach back so far.
+
+    Parameters
+    ----------
+    seen, to_come : sequence of float
+        Days, rising.
+    """
+    # Half a step at most; a history that begins later does not know that season.
+    earliest = seen[0] - (seen[-1] - seen[0]) / max(1, len(seen) - 1) / 2
+    found = []
+    for day in to_come:
+        back = day - _YEAR
+        while back > seen[-1]:
+            back -= _YEAR
+        away = [abs(d - back) for d in seen]
+        found.append(len(seen) - 1 if back < earliest else away.index(min(away)))
+    return found
+
+
 class ForecastTask(LearningTask):
     """Learn the next dates of series.
 
@@ -120,10 +145,14 @@ class ForecastTask(LearningTask):
         Optimiser and schedule; the loss is the mean squared error.
     horizon : Horizon
         Which dates are seen and forecast.
+    centred : bool
+        Whether a sample is a patch of which the centre is forecast.
     """
 
-    def __init__(self, network: Network, settings: TrainingSettings, horizon: Horizon) -> None:
-        super().__init__(network, settings)
+    def __init__(
+        self, network: Network, settings: TrainingSettings, horizon: Horizon, *, centred: bool = False
+    ) -> None:
+        super().__init__(network, settings, centred=centred)
         self.horizon = horizon
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -137,5 +166,11 @@ class ForecastTask(LearningTask):
         inputs, wanted, known = self.horizon.window(batch, start)
         # Where nothing was seen there is nothing to go by.
         known = known & inputs[1].any(1, keepdim=True) & (batch["labels"] >= 0)[:, None]
-        error = (self.network(*inputs).float() - wanted)[known]
+        if self.centred:
+            middle = known.shape[-1] // 2
+            known, wanted = known[..., middle, middle], wanted[..., middle, middle]
+            found = self.network.centre(*inputs)
+        else:
+            found = self.network(*inputs)
+        error = (found.float() - wanted)[known]
         return (error**2).sum(), known.sum()

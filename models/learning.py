@@ -31,12 +31,15 @@ class LearningTask(LightningModule, ABC):
         What learns, and what is kept.
     settings : TrainingSettings
         Loss, optimiser and penalties. The schedule is set from outside, see `models.schedules`.
+    centred : bool
+        Whether a sample is a patch of which only the centre is asked for.
     """
 
-    def __init__(self, network: Network, settings: TrainingSettings) -> None:
+    def __init__(self, network: Network, settings: TrainingSettings, *, centred: bool = False) -> None:
         super().__init__()
         self.network = network
         self.settings = settings
+        self.centred = centred
         self.train_mean = Ratio()
         self.val_mean = Ratio()
 
@@ -45,8 +48,8 @@ class LearningTask(LightningModule, ABC):
         """Return the summed loss of a batch and the sum of the weights in it; their ratio is the loss."""
 
     def samples(self, batch: Batch) -> int:
-        """Return how many places are looked at in a batch, labelled or not."""
-        return batch["valid"][:, 0].numel()
+        """Return how many places are looked at in a batch, labelled or not: pixels, or the centres of patches."""
+        return len(batch["valid"]) if self.centred else batch["valid"][:, 0].numel()
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
         """Return the loss of a batch; None, and no step, where nothing can be learnt from it."""

@@ -32,13 +32,9 @@ class RegressionTask(LearningTask):
     def __init__(
         self, network: Network, settings: TrainingSettings, *, mean: float, std: float, centred: bool = False
     ) -> None:
-        super().__init__(network, settings)
-        self.mean, self.std, self.centred = mean, std, centred
+        super().__init__(network, settings, centred=centred)
+        self.mean, self.std = mean, std
         self._loss = summed(settings.loss, REGRESSION_LOSSES)
-
-    def samples(self, batch: Batch) -> int:
-        """Return how many places are looked at: pixels, or the centres of patches."""
-        return len(batch["labels"]) if self.centred else super().samples(batch)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss of the labelled pixels, and how many they are."""

@@ -54,8 +54,7 @@ class ClassificationTask(LearningTask):
         counts: Sequence[int] | np.ndarray[Any, Any],
         centred: bool = False,
     ) -> None:
-        super().__init__(network, settings)
-        self.centred = centred
+        super().__init__(network, settings, centred=centred)
         self._summed = summed(settings.loss, LOSSES)
         self.register_buffer("class_weights", class_weights(settings.loss, counts, classes), persistent=False)
         common: dict[str, Any] = {"num_classes": classes, "validate_args": False}
@@ -67,10 +66,6 @@ class ClassificationTask(LearningTask):
                 "iou": MulticlassJaccardIndex(average="none", **common),
             }
         )
-
-    def samples(self, batch: Batch) -> int:
-        """Return how many places are looked at: pixels, or the centres of patches."""
-        return len(batch["labels"]) if self.centred else super().samples(batch)
 
     def scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the scores (N, K) and class indices (N,) of the labelled pixels of a batch."""

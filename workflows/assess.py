@@ -71,7 +71,7 @@ class _Task:
             values, valid, time = scorer.tensors(tile.values[None], tile.valid[None], cube.time[None])
             dates = slice(scorer.network.dates)
             outputs = scores(scorer.network, values[:, dates], valid[:, dates], time[:, dates])
-            found = scorer.product.measured(outputs[0], values[0], valid[0]).cpu().numpy()
+            found = scorer.product.measured(outputs[0], values[0], valid[0], time[0]).cpu().numpy()
         rows, columns = self.places[item]
         return np.ascontiguousarray(found[:, rows - block.padded.y, columns - block.padded.x].T)
 

@@ -6,21 +6,22 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.network import flop_per_pixel, parameters
+from models.network import EncodingNetwork, flop_per_pixel, parameters
 from pipeline.engine import cores, memory_budget
 from pipeline.grid import Window, crs_name, whole
+from pipeline.samples.folds import TEST
 from workflows.console import quantity
+from workflows.fitting import begin_with, imagery_facts
 from workflows.predict import block_grid, bytes_per_pixel
 
 if TYPE_CHECKING:
+    from models.network import Network
     from pipeline.imagery.cube import Cube
     from pipeline.samples.standalone import Samples
     from workflows.context import Context
 
 # So many dates are listed one by one.
 _DATES = 12
-# Bytes per pixel that the layers take on disk before compression.
-_LAYER_BYTES = {"classes": 1, "confidence": 2, "probabilities": 2, "saliency": 4}
 
 
 def check(context: Context) -> None:
@@ -58,13 +59,14 @@ def check(context: Context) -> None:
         console.table("  labels", columns, [[r[c] for c in columns] for r in rows])
     folds = context.folds
     network = context.network()
-    mapped = context.cube_of(context.mapped[0])
+    if context.pretrained is not None:
+        begin_with(network, context.pretrained, cube.bands, imagery_facts(cube))
+    mapped = context.seen(TEST)[0] if job.task == "forecast" else context.cube_of(context.mapped[0])
     blocks = block_grid(network, mapped, job.predict, job.saliency, job.compute)
     threads = cores() if job.compute.threads == "auto" else job.compute.threads
     per_pixel = bytes_per_pixel(network, mapped, gradient=blocks.halo > network.halo)
     memory = threads * per_pixel * (blocks.size + 2 * blocks.halo) ** 2
-    per_layer = sum(_LAYER_BYTES[name] for name in job.predict.layers)
-    disk = 2.0 * len(context.maps) * height * width * per_layer
+    disk = 2.0 * len(context.maps) * height * width * layer_bytes(context, network, mapped)
     free = shutil.disk_usage(_existing(job.folder)).free
     console.table(
         "  plan",
@@ -76,8 +78,9 @@ def check(context: Context) -> None:
             (
                 "chips",
                 f"{context.chip_size} x {context.chip_size} px"
-                + (", one around each labelled pixel" if context.chip_margin else ""),
+                + (f", one around each {'labelled' if job.labels else 'drawn'} pixel" if context.chip_margin else ""),
             ),
+            *([("forecast", spoken_horizon(context))] if job.task == "forecast" else []),
             ("maps", spoken_periods(context)),
             ("blocks", f"{len(blocks)} of {blocks.size} px, read with {blocks.halo} px around"),
             ("threads", threads),
@@ -117,6 +120,28 @@ def spoken_dates(cube: Cube) -> str:
     """Return the dates of a cube as people read them: all of a few, the first and the last of many."""
     dates = ["undated" if d is None else d.isoformat() for d in cube.dates]
     return ", ".join(dates) if len(dates) <= _DATES else f"{dates[0]} to {dates[-1]}, {len(dates)} dates"
+
+
+def layer_bytes(context: Context, network: Network, cube: Cube) -> float:
+    """Return the bytes per pixel that the layers of a map take before compression."""
+    job, outputs = context.job, network.outputs
+    per = {"pixel": 1, "band": len(cube.bands), "date": network.dates}
+    taken: dict[str, float] = {
+        "classes": 1, "confidence": 2, "probabilities": 2 * outputs, "saliency": 4 * sum(per[p] for p in job.saliency.per),
+        "value": 4, "reconstruction_error": 4, "anomaly": 2, "forecast": 4 * outputs, "surprise": 4 * outputs, "change": 4,
+        "embedding": 4 * network.features if isinstance(network, EncodingNetwork) else 0,
+    }  # fmt: skip
+    return sum(taken[name] for name in job.predict.layers)
+
+
+def spoken_horizon(context: Context) -> str:
+    """Return what is forecast from what, and which dates are kept to stop by and to test."""
+    horizon, dates = context.horizon, context.cube.dates
+    seen, steps = horizon.history, horizon.steps
+    kept = (dates[start + seen : start + seen + steps] for start in (horizon.validated, horizon.tested))
+    stops, tests = (f"{d[0]}" + (f" to {d[-1]}" if steps > 1 else "") for d in kept)
+    bands = ", ".join(context.cube.bands[b] for b in horizon.bands)
+    return f"{bands} on {steps} date{'s' * (steps > 1)} from the {seen} before; stops by {stops}, is tested by {tests}"
 
 
 def spoken_periods(context: Context) -> str:

@@ -203,8 +203,10 @@ class Context:
         return [(p, Output(self.output.folder, p.name if p else "")) for p in self.mapped]
 
     def cube_of(self, period: Period | None) -> Cube:
-        """Return the imagery of a period, with as many dates as the network takes."""
-        return self.cube if period is None else self.cube.during(period, len(self.cubes[0].dates))
+        """Return the imagery of a period, with as many dates as the network takes; of a forecast it takes the last."""
+        if period is None:
+            return self.cube
+        return self.cube.during(period, None if self.job.task == "forecast" else len(self.cubes[0].dates))
 
     @cached_property
     def folds(self) -> Folds:
@@ -328,6 +330,9 @@ class Context:
         job = self.job
         return {
             "imagery": self.key_imagery(),
+            # Of the same labels: numbers, or classes; with land beside them, or without.
+            "numeric": job.task == "regression",
+            "unlabelled": self.network().semi_supervised,
             "labels": {
                 "settings": None if job.labels is None else pathless(job.labels.model_dump(mode="json", by_alias=True)),
                 "files": [pathless(f) for f in self.inputs["labels"]],

@@ -144,7 +144,9 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
         ramps.append(RampFigure.of(layers["value"], f"The map of {figures['quantity']}", caption))
     return claim, [
         Section(
-            title="The map", text="A small picture of value.tif: figures on this page come from the full resolution, not from this picture.", ramps=ramps
+            title="The map",
+            text="A small picture of value.tif: figures on this page come from the full resolution, not from this picture.",
+            ramps=ramps,
         ),
         Section(
             title="How far it is off",

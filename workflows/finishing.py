@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,11 +87,24 @@ def clustered(bundle: Bundle, validated: list[Assessed], trained: Assessed, clus
     return dataclasses.replace(bundle, task=task, legend=legend.to_json())
 
 
-def spread(bundle: Bundle, validated: list[Assessed]) -> Bundle:
-    """Return the bundle with the standard deviation of its error on the validation window, per date and band."""
+def spread(bundle: Bundle, validated: list[Assessed], days: Sequence[datetime.date | None]) -> Bundle:
+    """Return the bundle with the standard deviation of its error on the validation window, per date and band.
+
+    Raises
+    ------
+    RequestError
+        If a date of that window, named in ``days``, has no valid value.
+    """
     forecast = product_of(bundle)
     assert isinstance(forecast, Forecast)
     expected, came, _ = forecast.parts(np.concatenate([v.scores for v in validated]))
     # The error around zero, not around its mean: a forecast that is always too high has been wrong, not sure.
-    found = np.sqrt(np.nanmean((came - expected) ** 2, axis=0))
+    squares = (came - expected) ** 2
+    unseen = ~np.isfinite(squares).any((0, 2))
+    if unseen.any():
+        raise RequestError(
+            f"forecast: no place of the validation fold has a valid value on {days[int(unseen.argmax())]}, by which it is told "
+            "how far a forecast is usually off; leave that image out, or bring the images to wider steps (temporal.every)"
+        )
+    found = np.sqrt(np.nanmean(squares, axis=0))
     return dataclasses.replace(bundle, task=bundle.task | {"spread": np.maximum(found, _LEAST).tolist()})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.bundle import Bundle
+from models.pretrained import load_pretrained
 from pipeline.errors import BundleError
 from pipeline.grid import Window
 from pipeline.imagery.handles import open_raster
@@ -18,6 +19,7 @@ from pipeline.settings import ImagerySettings
 from workflows.products.product import product_of
 
 if TYPE_CHECKING:
+    from models.network import Network
     from pipeline.imagery.cube import Cube
 
 # Pixels further than this from the training mean, in standard deviations, are said to be unlike it.
@@ -189,3 +191,43 @@ def unlike(cube: Cube, bundle: Bundle) -> list[str]:
                 "what the model was trained on; the map is not to be trusted there"
             )
     return said
+
+
+def imagery_facts(cube: Cube) -> dict[str, Any]:
+    """Return what new imagery must share with the imagery that was trained on: scales, offsets and nodata per band."""
+    facts: dict[str, Any] = {}
+    for source in cube.sources:
+        for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
+            # What is not a number is never data; and JSON has no sign for it.
+            nodata = None if source.nodata is None or np.isnan(source.nodata) else source.nodata
+            fact = facts.setdefault(band, {"scaling": [], "nodata": nodata})
+            # They may change from date to date, as Sentinel-2's did.
+            if [scale, offset] not in fact["scaling"]:
+                fact["scaling"].append([scale, offset])
+    return facts
+
+
+def begin_with(network: Network, before: Bundle, bands: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Let a network begin with what a trained model has learnt (`model.pretrained`).
+
+    Parameters
+    ----------
+    network : Network
+        Changed in place.
+    before : Bundle
+        The trained model.
+    bands, facts
+        The bands that the network will be shown, and their scales and offsets, as `imagery_facts` returns them.
+
+    Raises
+    ------
+    ModelError
+        If networks or bands are not the same.
+    BundleError
+        If values are not scaled like those it was trained on.
+    """
+    load_pretrained(network, before, bands)
+    found = [(band, (scale, offset)) for band, fact in facts.items() for scale, offset in fact["scaling"]]
+    check_scaling(
+        found, bands, before, "the imagery", "State them with `scale` and `offset` at the entry of `imagery`."
+    )

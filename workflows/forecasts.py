@@ -51,8 +51,8 @@ def evaluate_forecast(context: Context) -> dict[str, Any]:
         "days": days,
         "bands": {
             name: {
-                "network": _rmse((expected - came)[:, :, b], both[:, :, b]) * scale[b],
-                "naive": _rmse((naive - came)[:, :, b], both[:, :, b]) * scale[b],
+                "network": _rmse((expected - came)[:, :, b] * scale[b], both[:, :, b]),
+                "naive": _rmse((naive - came)[:, :, b] * scale[b], both[:, :, b]),
             }
             for b, name in enumerate(bundle.task["bands"])
         },
@@ -72,6 +72,10 @@ def evaluate_forecast(context: Context) -> dict[str, Any]:
         ],
     }
     figures["skill"] = 1 - (figures["network"] / figures["naive"]) ** 2 if figures["naive"] else None
+    if not both.any():
+        figures["notes"].append(
+            "no place of the test fold has both the last dates and those before: nothing was measured"
+        )
     write_json(output.report / "accuracy.json", figures)
     output.finish("evaluate", measured(context, bundle), areas={}, changes=[])
     console.table(
@@ -91,8 +95,10 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
     skill = figures["skill"]
     claim = {
         "figure": None if skill is None else f"{100 * skill:.0f}\u00a0%",
-        "headline": "less squared error than the same season of the year before."
-        if skill is not None and skill > 0
+        "headline": "Nothing was measured."
+        if skill is None
+        else "less squared error than the same season of the year before."
+        if skill > 0
         else "is what the network gains over the same season of the year before: it has not earned its cost.",
         "sentences": [
             f"Measured on {figures['values']:,} values of dates and places that the network had not seen.",
@@ -134,5 +140,5 @@ def _as_forecast(bundle: Any) -> Forecast:
     return product
 
 
-def _rmse(error: Array, known: Array) -> float:
-    return float(np.sqrt((error[known] ** 2).mean())) if known.any() else float("nan")
+def _rmse(error: Array, known: Array) -> float | None:
+    return float(np.sqrt((error[known] ** 2).mean())) if known.any() else None

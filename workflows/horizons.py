@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from models.forecasting import Horizon
+from models.forecasting import Horizon, naive_places
 from pipeline.errors import RequestError, nearest
 from workflows.products.forecast import origin_of
 
@@ -37,12 +36,14 @@ def horizon_of(cube: Cube, settings: ForecastSettings) -> Horizon:
     for band in bands:
         if band not in cube.bands:
             raise RequestError(
-                f"forecast.bands: the imagery has no band '{band}'{nearest(band, cube.bands)} It has {', '.join(cube.bands)}"
+                f"forecast.bands: the imagery has no band '{band}'{nearest(band, cube.bands) or '.'} "
+                f"It has {', '.join(cube.bands)}"
             )
     year = sum(d < days[0] + _YEAR for d in days)
     history = settings.history or max(1, min(year, len(days) // 2))
     first = cube.origin or days[0]
     starts = [origin_of(d) for d in days]
+    count = [d.toordinal() for d in days]
     return Horizon(
         dates=len(days),
         history=history,
@@ -50,7 +51,8 @@ def horizon_of(cube: Cube, settings: ForecastSettings) -> Horizon:
         bands=tuple(cube.bands.index(b) for b in bands),
         shift=tuple(float((first - start).days) for start in starts if start is not None),
         naive=tuple(
-            _naive(days[i : i + history], days[i + history : i + history + settings.steps]) for i in range(len(days))
+            tuple(naive_places(count[i : i + history], count[i + history : i + history + settings.steps]))
+            for i in range(len(days))
         ),
     )
 
@@ -59,20 +61,3 @@ def window_of(cube: Cube, horizon: Horizon, start: int) -> Cube:
     """Return the dates from ``start`` on that a network sees, then those that it forecasts; days count from that year's first."""
     dates = cube.dates[start : start + horizon.history + horizon.steps]
     return dataclasses.replace(cube, dates=dates, origin=origin_of(dates[0]))
-
-
-def _naive(seen: Sequence[datetime.date], to_come: Sequence[datetime.date]) -> tuple[int, ...]:
-    """Return for each date to come the seen date of its naive forecast, by its place.
-
-    That is the date nearest to the same day of the year before; the last one seen, where the history is shorter than that.
-    """
-    found = []
-    for day in to_come:
-        back = day - _YEAR
-        while back > seen[-1]:
-            back -= _YEAR
-        away = [abs(d - back) for d in seen]
-        # Half a step at most; a history that begins later does not know that season.
-        early = back < seen[0] - (seen[-1] - seen[0]) / max(1, len(seen) - 1) / 2
-        found.append(len(seen) - 1 if early else away.index(min(away)))
-    return tuple(found)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from models.settings import SaliencySettings, TrainingSettings
+from models.settings import LossName, SaliencySettings, TrainingSettings
 from pipeline.errors import JobError, nearest
 from pipeline.settings import (
     ChipSettings,
@@ -34,6 +34,15 @@ from workflows.settings import (
     TaskName,
     TuneSettings,
 )
+
+# By name, as `models.losses` has them: a job is read without torch.
+LOSSES: dict[str, tuple[LossName, ...]] = {
+    "classification": ("cross_entropy", "binary_cross_entropy", "focal", "dice"),
+    "regression": ("mean_squared", "absolute", "huber"),
+    "forecast": ("mean_squared",),
+    "reconstruction": ("mean_squared",),
+}
+"""Losses that fit each task."""
 
 
 class Job(Settings):
@@ -98,6 +107,32 @@ class Job(Settings):
             raise ValueError(f"a {self.task} learns without labels, found `labels`: leave them out")
         if not labelled and self.classes is not None:
             raise ValueError(f"a {self.task} knows no classes, found `classes`: leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _training_of_the_task(self) -> typing.Self:
+        loss, allowed = self.training.loss, LOSSES[self.task]
+        names = [loss.name] if isinstance(loss.name, str) else loss.name
+        if strange := [name for name in names if name not in ("auto", *allowed)]:
+            raise ValueError(
+                f"training.loss.name: found {strange[0]}, which is not made for a {self.task}; allowed are auto, "
+                + ", ".join(allowed)
+            )
+        if self.task != "classification" and loss.class_weights not in ("auto", "none"):
+            raise ValueError(
+                f"training.loss.class_weights: found {loss.class_weights}, and a {self.task} has no classes to weigh; leave it "
+                "out"
+            )
+        if self.task != "classification" and loss.label_smoothing:
+            raise ValueError(
+                f"training.loss.label_smoothing: found {loss.label_smoothing:g}, and a {self.task} has no classes over which a "
+                "label could be spread; leave it out"
+            )
+        if self.task == "forecast" and self.temporal.fill != "none":
+            raise ValueError(
+                f"temporal.fill: found {self.temporal.fill}, which fills gaps from images of later dates: a forecast would be "
+                "shown what it is to foretell; leave it out, for networks are told which dates are missing"
+            )
         return self
 
     @model_validator(mode="after")
@@ -173,7 +208,7 @@ def make_job(raw: dict[str, Any], overrides: typing.Sequence[str] = (), *, base:
         job = Job.model_validate(raw)
     except ValidationError as error:
         raise JobError(explain(error, raw, Job, where)) from error
-    job = job.model_copy(update={"model": _complete(job.model, where)})
+    job = job.model_copy(update={"model": _complete(job.model, job.task, where)})
     layers = chosen(job.predict.layers, job.task)
     job = job.model_copy(update={"predict": job.predict.model_copy(update={"layers": layers})})
     job = job.model_copy(update={"name": job.name or "job"})
@@ -181,11 +216,12 @@ def make_job(raw: dict[str, Any], overrides: typing.Sequence[str] = (), *, base:
     return _resolve_paths(job, base.resolve())
 
 
-def _complete(model: ModelSettings, where: str) -> ModelSettings:
+def _complete(model: ModelSettings, task: TaskName, where: str) -> ModelSettings:
     """Validate the network's own settings by the network's own class, and write its defaults out."""
     from models.network import ModelError, network_class
 
     try:
+        _check_task(model.name, task)
         settings = network_class(model.name).Settings
         own = settings(**model.settings).model_dump(mode="json")
         return ModelSettings(name=model.name, pretrained=model.pretrained, **own)
@@ -193,6 +229,30 @@ def _complete(model: ModelSettings, where: str) -> ModelSettings:
         raise JobError(f"{where} is not a valid job:\n  model.name: {error}") from error
     except ValidationError as error:
         raise JobError(explain(error, model.settings, settings, where, "model.")) from error
+
+
+def _check_task(name: str, task: TaskName) -> None:
+    """Refuse a network that cannot learn what is asked for.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network, or it is made for another task; names those that are not.
+    """
+    from models.network import NETWORKS, ModelError, network_class
+
+    kind = network_class(name)
+    if task == "reconstruction" and kind.least > 0:
+        fit = [n for n in NETWORKS if network_class(n).least == 0]
+        raise ModelError(
+            f"found {name}, which gives nothing back of what it is shown, as a reconstruction needs; allowed are "
+            + ", ".join(fit)
+        )
+    if task != "classification" and kind.semi_supervised:
+        raise ModelError(
+            f"found {name}, which learns classes from land without labels too, and a {task} has none; take another network, "
+            "such as cnn"
+        )
 
 
 def _resolve_paths(job: Job, base: Path) -> Job:

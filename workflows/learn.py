@@ -17,7 +17,6 @@ from models.initialisation import initialise
 from models.network import ModelError
 from models.networks.coding import CodingNetwork
 from models.networks.gan import GAN
-from models.pretrained import load_pretrained
 from models.reconstruction import ReconstructionTask
 from models.regression import RegressionTask
 from models.tasks import ClassificationTask
@@ -29,6 +28,7 @@ from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN
 from workflows.console import duration, quantity
 from workflows.curves import judge
+from workflows.fitting import begin_with, imagery_facts
 from workflows.horizons import window_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def learn(
     bands = Statistics.from_moments(store.moments(round_))
     initialise(network, settings.initialisation)
     if before is not None:
-        load_pretrained(network, before, store.attrs["bands"])
+        facts = imagery_facts(context.cube) if context.samples is None else context.samples.scaling
+        begin_with(network, before, store.attrs["bands"], facts)
         # What has been learnt belongs to values normalised as they were then.
         bands = Statistics(mean=np.asarray(before.mean, np.float32), std=np.asarray(before.std, np.float32))
     if network.components:
@@ -112,11 +113,24 @@ def learn(
         sampling=settings.sampling,
         seed=settings.seed,
         numeric=context.job.task == "regression",
-        unlabelled=context.output.unlabelled if network.semi_supervised else None,
+        unlabelled=_beside(context, store) if network.semi_supervised else None,
     )
     task = _task(context, store, round_, network, settings)
     result = fit(task, data, folder, settings, stop_after=epochs, progress=progress)
     return _bundle(context, store, round_, task.network, bands), result
+
+
+def _beside(context: Context, store: ChipStore) -> Path:
+    """Return the store of what is seen without its labels: land, or the samples themselves where there is no imagery."""
+    if context.samples is None:
+        # Where the samples are: another training may use those of this one.
+        return store.path.with_name(context.output.unlabelled.name)
+    context.say(
+        [
+            f"the {context.samples.what} come without imagery: the network '{context.job.model.name}' learns from them alone"
+        ]
+    )
+    return store.path
 
 
 def _settings(context: Context, epochs: int | None) -> TrainingSettings:
@@ -147,7 +161,7 @@ def _task(
     """Return what is learnt."""
     name = context.job.task
     if name == "forecast":
-        return ForecastTask(network, settings, context.horizon)
+        return ForecastTask(network, settings, context.horizon, centred=store.kind == "patches")
     if name == "regression":
         mean, std = _numbers(store, round_)
         return RegressionTask(network, settings, mean=mean, std=std, centred=store.kind == "patches")
@@ -176,7 +190,6 @@ def _meaning(context: Context, store: ChipStore, round_: int | str) -> dict[str,
             "name": "forecast",
             "steps": horizon.steps,
             "bands": [store.attrs["bands"][i] for i in horizon.bands],
-            "naive": list(horizon.naive[horizon.tested]),
         }
     if context.job.task == "regression":
         labels = context.job.labels
@@ -220,17 +233,3 @@ def _bundle(context: Context, store: ChipStore, round_: int | str, network: Netw
         },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def imagery_facts(cube: Any) -> dict[str, Any]:
-    """Return what new imagery must share with the imagery that was trained on: scales, offsets and nodata per band."""
-    facts: dict[str, Any] = {}
-    for source in cube.sources:
-        for band, scale, offset in zip(source.bands, source.scales, source.offsets, strict=True):
-            # What is not a number is never data; and JSON has no sign for it.
-            nodata = None if source.nodata is None or np.isnan(source.nodata) else source.nodata
-            fact = facts.setdefault(band, {"scaling": [], "nodata": nodata})
-            # They may change from date to date, as Sentinel-2's did.
-            if [scale, offset] not in fact["scaling"]:
-                fact["scaling"].append([scale, offset])
-    return facts

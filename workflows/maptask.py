@@ -81,7 +81,7 @@ class MapTask:
                 found, saliency = scores(scorer.network, *inputs), {}
             y, x = block.inner.within(block.padded)
             wanted = [layer.name for layer in self.layers if layer.name not in saliency]
-            values = scorer.product.made(wanted, found[0, :, y, x], cube[0, :, :, y, x], seen[0, :, y, x])
+            values = scorer.product.made(wanted, found[0, :, y, x], cube[0, :, :, y, x], seen[0, :, y, x], time[0])
         valid = tile.valid[dates, y, x].any(0)
         if not bool(torch.isfinite(found[0, :, y, x]).all(0).cpu().numpy()[valid].all()):
             raise FloatingPointError(f"block {block.index} ({block.inner}): the network's scores are not finite")

@@ -117,7 +117,9 @@ class _Trainer:
                 bundle, self.final / "bundle", self.store, round_, TRAIN, context.imaged, client, most=MEASURED[task]
             )
             return clustered(bundle, validated, trained, context.job.reconstruction.clusters, context.console)
-        return spread(bundle, validated) if task == "forecast" else bundle
+        if task == "forecast":
+            return spread(bundle, validated, context.seen(VAL)[0].dates[context.horizon.history :])
+        return bundle
 
 
 def round_bundle(context: Context, round_: int) -> tuple[Bundle, Path]:

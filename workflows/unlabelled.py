@@ -144,16 +144,23 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
 
 
 def _components(bundle: Bundle, store: ChipStore, round_: int) -> float:
-    """Return the mean squared error of principal components, as many as the code has numbers, on the test fold."""
+    """Return the mean squared error of principal components, as many as the code has numbers, on the test fold.
+
+    As the network, they are shown the mean where a date is not valid, and such values do not count.
+    """
     from sklearn.decomposition import PCA
 
-    dates = bundle.network.dates
-    mean, std = np.tile(bundle.mean, dates), np.tile(bundle.std, dates)
-    x, _ = store.pixels(round_, TRAIN, MEASURED["reconstruction"])
-    y, _ = store.pixels(round_, TEST, MEASURED["reconstruction"])
-    x, y = (x - mean) / std, (y - mean) / std
-    model = PCA(min(_features(bundle), *x.shape), random_state=0).fit(x)
-    return float(((model.inverse_transform(model.transform(y)) - y) ** 2).mean())
+    def normal(role: int) -> Array:
+        chips = store.indices(round_, role)
+        values = store.read(chips[:: -(-len(chips) // MEASURED["reconstruction"])])[0][..., 0, 0]
+        normalised: Array = (values - np.asarray(bundle.mean)) / np.asarray(bundle.std)
+        return normalised.reshape(len(values), -1)
+
+    x, y = normal(TRAIN), normal(TEST)
+    model = PCA(min(_features(bundle), *x.shape), random_state=0).fit(np.nan_to_num(x))
+    found = model.inverse_transform(model.transform(np.nan_to_num(y)))
+    # Of each pixel the mean over what is valid there, as of the network's.
+    return float(np.nanmean((found - y) ** 2, axis=1).mean())
 
 
 def _features(bundle: Bundle) -> int:
@@ -164,7 +171,9 @@ def _features(bundle: Bundle) -> int:
 def _silhouette(bundle: Bundle, embedding: Array) -> float | None:
     from sklearn.metrics import silhouette_score
 
-    z = embedding[np.isfinite(embedding).all(1)][:_SILHOUETTE].astype(np.float64)
+    z = embedding[np.isfinite(embedding).all(1)].astype(np.float64)
+    # All over the land: they come in its order.
+    z = z[:: -(-len(z) // _SILHOUETTE)]
     centres = np.asarray(bundle.task["centres"])
     nearest = ((z[:, None] - centres) ** 2).sum(2).argmin(1)
     return float(silhouette_score(z, nearest)) if 1 < len(np.unique(nearest)) < len(z) else None

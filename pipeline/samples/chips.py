@@ -200,6 +200,11 @@ class ChipStore:
         return int(self.attrs["margin"])
 
     @property
+    def numeric(self) -> bool:
+        """Whether labels state numbers; their classes are ranges of them."""
+        return "numbers" in self._group
+
+    @property
     def standalone(self) -> bool:
         """Whether the samples are all there is: they were cut from no imagery."""
         return bool(self.attrs["standalone"])

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples.augment import augmented
-from pipeline.samples.chips import ChipStore
+from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.folds import TRAIN, VAL
 
 Array = np.ndarray[Any, Any]
@@ -51,7 +51,7 @@ class ChipDataModule(L.LightningDataModule):
         Whether batches also hold ``numbers`` (B, S, S) float32, which labels state; NaN where there is none.
     unlabelled : Path, optional
         A store of chips of the same size whose labels mean nothing: batches that train also hold ``unlabelled``, a batch of
-        them, drawn at random.
+        them, drawn at random. Where it is the store itself, its chips that train serve as both.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class ChipDataModule(L.LightningDataModule):
         self.sampling = sampling
         self.seed = seed
         self._train: _Chips | None = None
+        self._land: _Chips | None = None
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the training fold, in a new order each epoch."""
@@ -91,10 +92,14 @@ class ChipDataModule(L.LightningDataModule):
             self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.numeric)
         if self.unlabelled is None:
             return DataLoader(self._train, sampler=order, batch_size=None)
-        other = ChipStore.open(self.unlabelled)
-        # Their folds are those of no label.
-        land = _Chips(other, 0, TRAIN, other.indices(0, TRAIN), self.statistics, self.augment, False)
-        return DataLoader(_Beside(self._train, land), sampler=order, batch_size=None)
+        if self._land is None and self.unlabelled == self.store.path:
+            self._land = self._train
+        elif self._land is None:
+            other = ChipStore.open(self.unlabelled)
+            # Their folds are those of no label.
+            land = other.indices(ALL, TRAIN)
+            self._land = _Chips(other, ALL, TRAIN, land, self.statistics, self.augment, False)
+        return DataLoader(_Beside(self._train, self._land), sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the validation fold."""

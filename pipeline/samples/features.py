@@ -6,6 +6,7 @@ import datetime
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -23,6 +24,8 @@ from pipeline.samples.rasters import extent, open_raster_labels, open_raster_num
 from pipeline.samples.repair import named, overlaps, reaching, sound
 from pipeline.samples.vectors import read_features
 from pipeline.settings import ClassSettings, LabelSettings
+
+Array = np.ndarray[Any, Any]
 
 _NUMBER = "landweave_number"
 _RASTERS = {".tif", ".tiff", ".gtif", ".img", ".jp2", ".vrt", ".png", ".asc", ".bil", ".nc", ".grd"}
@@ -83,11 +86,14 @@ def _vector(
     if frame.empty:
         raise LabelError(f"{settings.file}: no feature with a geometry and a value of '{field}' is left")
     if numeric:
-        frame, ranges = _ranged(frame, field, settings)
-    total = Counter(map(text_of, frame[field]))
+        frame = frame.assign(**{_NUMBER: numbers_of(frame[field], f"{settings.file}, field '{field}'")})
+    everything = frame
     frame = _inside(frame, geobox, settings.file, notes)
     frame = _imaged(frame, settings, dates, notes)
-    here = Counter(map(text_of, frame[field]))
+    if numeric:
+        ranges, edges = ranges_of(frame[_NUMBER].to_numpy(), f"{settings.file}, field '{field}'")
+        frame, everything = (_ranged(f, field, ranges, edges) for f in (frame, everything))
+    total, here = (Counter(map(text_of, f[field])) for f in (everything, frame))
     values = sorted(here, key=natural)
     if lost := sorted(total.keys() - here.keys(), key=natural):
         notes.append(f"label values without a feature inside the raster: {', '.join(lost[:8])}")
@@ -129,13 +135,10 @@ def _vector(
     )
 
 
-def _ranged(frame: gpd.GeoDataFrame, field: str, settings: LabelSettings) -> tuple[gpd.GeoDataFrame, Legend]:
-    """Return the features with their numbers in a column of its own, and ranges of numbers in place of labels."""
-    number = numbers_of(frame[field], f"{settings.file}, field '{field}'")
-    frame, number = frame[np.isfinite(number)], number[np.isfinite(number)]
-    legend, edges = ranges_of(number, f"{settings.file}, field '{field}'")
-    names = np.array([c.name for c in legend.classes])
-    return frame.assign(**{_NUMBER: number, field: names[np.searchsorted(edges, number, side="right")]}), legend
+def _ranged(frame: gpd.GeoDataFrame, field: str, ranges: Legend, edges: Array) -> gpd.GeoDataFrame:
+    """Return the features with the names of ranges of numbers in place of the numbers."""
+    names = np.array([c.name for c in ranges.classes])
+    return frame.assign(**{field: names[np.searchsorted(edges, frame[_NUMBER], side="right")]})
 
 
 def _field(frame: gpd.GeoDataFrame, settings: LabelSettings) -> str:

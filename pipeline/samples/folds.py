@@ -184,7 +184,8 @@ def _method(labels: Labels, settings: FoldSettings, notes: list[str]) -> str:
     vector = isinstance(labels, VectorLabels)
     if settings.method != "auto":
         if settings.method in ("features", "field") and not vector:
-            raise LabelError(f"folds.method: a label raster has no features; use blocks, not {settings.method}")
+            what = "land without labels" if isinstance(labels, Unlabelled) else "a label raster"
+            raise LabelError(f"folds.method: {what} has no features; use blocks, not {settings.method}")
         return settings.method
     if not isinstance(labels, VectorLabels):
         what = "samples are drawn over the whole image" if isinstance(labels, Unlabelled) else "the labels are a raster"

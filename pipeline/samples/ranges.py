@@ -42,13 +42,12 @@ def ranges_of(values: Array, where: str) -> tuple[Legend, Array]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         raise LabelError(f"{where}: all labels are {low:g}; a regression needs numbers that differ")
-    cuts = np.unique(np.quantile(values, np.linspace(0, 1, _RANGES + 1)[1:-1]))
-    # A range that nothing lies in is none: numbers that are mostly zero have fewer ranges.
-    edges = cuts[(cuts > low) & (cuts <= high)]
+    # Each begins with one of the numbers, so nothing lies in none of them: numbers that are mostly zero have fewer ranges.
+    cuts = np.unique(np.quantile(values, np.linspace(0, 1, _RANGES + 1)[1:-1], method="higher"))
+    edges = cuts[cuts > low]
     if not len(edges):
         edges = np.array([values[values > low].min()])
-    ends = [low, *edges.tolist(), high]
-    names = [f"{a:.4g} to {b:.4g}" for a, b in itertools.pairwise(ends)]
+    names = _named([low, *edges.tolist(), high])
     legend = Legend(
         tuple(
             LegendClass(name=name, code=i + 1, color=color, values=(name,))
@@ -56,6 +55,15 @@ def ranges_of(values: Array, where: str) -> tuple[Legend, Array]:
         )
     )
     return legend, np.asarray(edges, dtype=np.float64)
+
+
+def _named(ends: list[float]) -> list[str]:
+    """Return a name for each range between two ends, with as many digits as tell them apart."""
+    for digits in range(4, 18):
+        names = [f"{a:.{digits}g} to {b:.{digits}g}" for a, b in itertools.pairwise(ends)]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def numbers_of(column: pd.Series[Any], where: str) -> Array:
@@ -67,7 +75,7 @@ def numbers_of(column: pd.Series[Any], where: str) -> Array:
         If it holds text that is no number; names the first.
     """
     found = pd.to_numeric(column, errors="coerce")
-    wrong = found.isna() & column.notna()
+    wrong = ~np.isfinite(found) & column.notna()
     if wrong.any():
         raise LabelError(
             f"{where}: a regression needs numbers, found {column[wrong].iloc[0]!r} (and {int(wrong.sum()) - 1} more values that "

@@ -78,7 +78,7 @@ def open_raster_numbers(settings: LabelSettings, geobox: GeoBox) -> RasterLabels
     """
     notes: list[str] = []
     try:
-        source = _source(settings, notes)
+        source = _source(settings, notes, scaled=True)
         found = _sample(source, geobox)
     except ImageryError as error:
         raise LabelError(f"labels.path: {error}") from error
@@ -103,15 +103,17 @@ def _sample(source: Source, geobox: GeoBox) -> np.ndarray[Any, Any]:
     return np.concatenate(found).astype(np.float64)
 
 
-def _source(settings: LabelSettings, notes: list[str]) -> Source:
+def _source(settings: LabelSettings, notes: list[str], *, scaled: bool = False) -> Source:
+    """Return the first band of the raster; class codes are as they are stored, numbers as the file scales them."""
     with open_raster(settings.file) as dataset:
         if dataset.crs is None and settings.crs is None:
             raise LabelError(f"{settings.file} states no CRS; give it with labels.crs, such as crs: EPSG:32721")
         if dataset.count > 1:
             notes.append(f"{settings.file} has {dataset.count} bands; the first is taken for the labels")
+        scale, offset = (float(dataset.scales[0]), float(dataset.offsets[0])) if scaled else (1.0, 0.0)
         return Source(
-            path=settings.file, indexes=(1,), bands=("label",), date=None, nodata=dataset.nodata, scales=(1.0,),
-            offsets=(0.0,), resampling="nearest", crs=settings.crs,
+            path=settings.file, indexes=(1,), bands=("label",), date=None, nodata=dataset.nodata, scales=(scale,),
+            offsets=(offset,), resampling="nearest", crs=settings.crs,
         )  # fmt: skip
 
 

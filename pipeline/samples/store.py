@@ -148,7 +148,8 @@ def _check(store: ChipStore) -> None:
         # A class that lies in one fold alone is tested without having been learned: that was said, and is measured so.
         alone = store.rounds > 1 and bool((tested == store.counts(ALL, TRAIN))[seen == 0].all())
         missing = [c.name for c, n in zip(store.legend.classes, seen, strict=True) if not n]
-        if missing and not alone:
+        # Ranges of numbers are no classes: what is learnt from the others says something of each.
+        if missing and not alone and not store.numeric:
             raise LabelError(
                 f"no training labels on valid imagery for {', '.join(map(repr, missing))}{where}; add labels where the "
                 "imagery has data, or leave the class out of `classes`"

@@ -53,11 +53,12 @@ class Unlabelled(Labels):
         grid = BlockGrid(geobox=self.geobox, size=size)
         starts = self.cells * self.cell
         ends = np.minimum(starts + self.cell, (int(self.geobox.shape.y), int(self.geobox.shape.x))) - 1
+        first, last = starts // size, ends // size
         found: set[int] = set()
-        for corners in (starts, ends):
-            found |= set((corners[:, 0] // size * grid.columns + corners[:, 1] // size).tolist())
-        if self.cell > size:
-            raise ValueError(f"windows of {size} pixels are smaller than the squares of {self.cell}")
+        # A square may reach over several windows, each way.
+        for step in np.ndindex(*((last - first).max(0, initial=0) + 1)):
+            rows, columns = np.minimum(first + step, last).T
+            found |= set((rows * grid.columns + columns).tolist())
         return (grid[i].core for i in sorted(found))
 
     def _rows(self, window: Window) -> tuple[int, int]:
@@ -86,9 +87,14 @@ def draw_places(geobox: GeoBox, *, cell: int, number: int, seed: int) -> Unlabel
     of = np.arange(len(lands))
     if len(of) > _LANDS:
         of = np.sort(rng.choice(of, _LANDS, replace=False))
-    cells = np.concatenate([_cells(lands[int(i)].inner, cell) for i in of])
-    if len(cells) > number:
-        cells = cells[rng.choice(len(cells), number, replace=False)]
+    firsts, widths, counts = zip(*(_squares(lands[int(i)].inner, cell) for i in of), strict=True)
+    ends = np.cumsum(counts)
+    # By their numbers: a large raster has more of them than can be listed.
+    total = int(ends[-1])
+    drawn = rng.choice(total, number, replace=False) if total > number else np.arange(total)
+    land = np.searchsorted(ends, drawn, "right")
+    down, along = np.divmod(drawn - (ends - counts)[land], np.array(widths)[land])
+    cells = np.array(firsts)[land] + np.stack([down, along], 1)
     cells = cells[np.lexsort((cells[:, 1], cells[:, 0]))]
     legend = Legend((LegendClass(name=LAND, code=1, color="#777777", values=(LAND,)),))
     what = f"squares of {cell} px" if cell > 1 else "pixels"
@@ -96,8 +102,7 @@ def draw_places(geobox: GeoBox, *, cell: int, number: int, seed: int) -> Unlabel
     return Unlabelled(geobox=geobox, legend=legend, notes=[note], cell=cell, cells=cells)
 
 
-def _cells(land: Window, cell: int) -> Array:
-    """Return the squares of a piece of land, (n, 2)."""
-    y = np.arange(land.y // cell, -(-(land.y + land.height) // cell))
-    x = np.arange(land.x // cell, -(-(land.x + land.width) // cell))
-    return np.stack(np.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
+def _squares(land: Window, cell: int) -> tuple[tuple[int, int], int, int]:
+    """Return row and column of the first square of a piece of land, how many stand in a row of it, and how many in all."""
+    rows, columns = -(-land.height // cell), -(-land.width // cell)
+    return (land.y // cell, land.x // cell), columns, rows * columns

@@ -44,7 +44,14 @@ class Classes(Product):
             made.append(Layer.probabilities(self.legend, tags=calibrated))
         return made
 
-    def made(self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor) -> dict[str, Array]:  # noqa: ARG002 - scores say it all
+    def made(
+        self,
+        wanted: Collection[str],
+        outputs: Tensor,
+        cube: Tensor,  # noqa: ARG002 - scores say it all
+        valid: Tensor,  # noqa: ARG002
+        time: Tensor,  # noqa: ARG002
+    ) -> dict[str, Array]:
         """Return codes, and calibrated probabilities; see `Product.made`."""
         made: dict[str, Array] = {}
         if "classes" in wanted:

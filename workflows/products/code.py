@@ -55,7 +55,14 @@ class Code(Product):
             made.append(Layer.number("embedding", names, unit="", tags=tags))
         return made
 
-    def made(self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor) -> dict[str, Array]:
+    def made(
+        self,
+        wanted: Collection[str],
+        outputs: Tensor,
+        cube: Tensor,
+        valid: Tensor,
+        time: Tensor,  # noqa: ARG002 - a code is of all dates
+    ) -> dict[str, Array]:
         """Return error, quantile, embedding and clusters; see `Product.made`."""
         made: dict[str, Array] = {}
         _, embedding = self.network.split(outputs[None])
@@ -71,7 +78,7 @@ class Code(Product):
             made["classes"] = self.clusters(embedding[0])[None]
         return made
 
-    def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:
+    def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:  # noqa: ARG002 - see `made`
         """Return the error, that of an answer that is always the mean, then the embedding: (2 + E, h, w)."""
         error = reconstruction_error(self.network, outputs[None], cube[None], valid[None])
         mean = reconstruction_error(self.network, torch.zeros_like(outputs)[None], cube[None], valid[None])
@@ -81,7 +88,9 @@ class Code(Product):
         """Return the code of the nearest centre of each pixel of an embedding (E, h, w), (h, w) int64."""
         e, h, w = embedding.shape
         flat = embedding.reshape(e, h * w).T.double().cpu()
-        nearest = torch.cdist(flat, self.centres).argmin(1).reshape(h, w).numpy()
+        # Distance by distance: a product of matrices rounds otherwise in tiles of other sizes.
+        far = [(flat - centre).square().sum(1) for centre in self.centres]
+        nearest = torch.stack(far).argmin(0).reshape(h, w).numpy()
         codes: Array = np.asarray(Legend.from_json(self.bundle.legend).codes)[nearest]
         return codes
 

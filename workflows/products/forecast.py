@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.forecasting import naive
+from models.forecasting import naive, naive_places
 from pipeline.errors import BundleError
 from pipeline.maps.layers import Layer
 from workflows.products.product import Array, Product
@@ -74,9 +74,11 @@ class Forecast(Product):
             made.append(Layer.number("change", ["change"], unit=sd, tags=of))
         return made
 
-    def made(self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor) -> dict[str, Array]:
+    def made(
+        self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor, time: Tensor
+    ) -> dict[str, Array]:
         """Return the forecast in units of the imagery, and the surprise; see `Product.made`."""
-        flat = self.expected(outputs, cube, valid)
+        flat = outputs.float() + self.naive(cube, valid, time)
         expected = flat.cpu().numpy().reshape(self.steps, len(self.chosen), *outputs.shape[1:])
         made: dict[str, Array] = {}
         if "forecast" in wanted:
@@ -93,16 +95,22 @@ class Forecast(Product):
                 made["change"] = root_mean_square(surprise)[None]
         return made
 
-    def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:
+    def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
         """Return what was expected, what came, and the naive forecast, (3 * S * Cb, h, w), normalised; NaN where unknown."""
         known = cube.masked_fill(~valid[:, None], torch.nan)[:, self.chosen]
-        before = known[self.bundle.task["naive"]]
-        expected = self.expected(outputs, cube, valid)
+        before = known[self._places(time)]
+        # Where nothing was seen there is nothing to go by.
+        seen = valid[: self.bundle.network.dates].any(0)
+        expected = (outputs.float() + self.naive(cube, valid, time)).masked_fill(~seen, torch.nan)
         return torch.cat([expected, known[-self.steps :].flatten(0, 1), before.flatten(0, 1)])
 
-    def expected(self, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:
-        """Return the normalised forecast, (S * Cb, h, w)."""
-        return outputs.float() + naive(cube[None], valid[None], self.bundle.task["naive"], self.chosen)[0]
+    def naive(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+        """Return the naive forecast, normalised, to which outputs are added, (S * Cb, h, w)."""
+        return naive(cube[None], valid[None], self._places(time), self.chosen)[0]
+
+    def _places(self, time: Tensor) -> list[int]:
+        days = time.tolist()
+        return naive_places(days[: -self.steps], days[-self.steps :])
 
     def parts(self, measured: Array) -> tuple[Array, Array, Array]:
         """Return what was expected, what came, and the naive forecast of places (n, 3 * S * Cb): (n, S, Cb) float64 each."""

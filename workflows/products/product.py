@@ -57,7 +57,7 @@ def chosen(layers: Sequence[str] | str, task: str) -> list[str]:
         return list(USUAL[task])
     if strange := [name for name in layers if name not in OFFERED[task]]:
         raise JobError(
-            f"predict.layers: '{strange[0]}' is no layer of a {task}{nearest(strange[0], OFFERED[task])} It makes "
+            f"predict.layers: '{strange[0]}' is no layer of a {task}{nearest(strange[0], OFFERED[task]) or '.'} It makes "
             f"{', '.join(OFFERED[task])}"
         )
     return list(layers)
@@ -106,7 +106,9 @@ class Product(ABC):
         """
 
     @abstractmethod
-    def made(self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor) -> dict[str, Array]:
+    def made(
+        self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor, time: Tensor
+    ) -> dict[str, Array]:
         """Return real values of the layers that are wanted, (bands, h, w) each; NaN where there is nothing to say.
 
         Parameters
@@ -117,9 +119,11 @@ class Product(ABC):
             (K, h, w), of the network.
         cube, valid : Tensor
             Normalised values (T, C, h, w) and their validity (T, h, w), of all dates that were read.
+        time : Tensor
+            Days of these dates; (T,) float32.
         """
 
-    def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002 - for products that look at the imagery too
+    def measured(self, outputs: Tensor, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:  # noqa: ARG002 - for products that look at the imagery too
         """Return what figures are taken of, (M, h, w); parameters are those of `made`. Default: the outputs."""
         return outputs
 

@@ -31,7 +31,14 @@ class Value(Product):
         tags = {**tags, "quantity": task["quantity"], "units": task["units"] or "as the labels"}
         return [Layer.number("value", [task["quantity"]], unit=task["units"], tags=tags)]
 
-    def made(self, wanted: Collection[str], outputs: Tensor, cube: Tensor, valid: Tensor) -> dict[str, Array]:  # noqa: ARG002 - the output says it all
+    def made(
+        self,
+        wanted: Collection[str],
+        outputs: Tensor,
+        cube: Tensor,  # noqa: ARG002 - the output says it all
+        valid: Tensor,  # noqa: ARG002
+        time: Tensor,  # noqa: ARG002
+    ) -> dict[str, Array]:
         """Return the value in the units of the labels; see `Product.made`."""
         return {"value": self.real(outputs[:1].float().cpu().numpy())} if "value" in wanted else {}
 
