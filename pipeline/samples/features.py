@@ -121,7 +121,7 @@ def _vector(
             "features": here[value],
             "outside": total[value] - here[value],
         }
-        for value in sorted(total, key=natural)
+        for value in sorted(total, key=legend.index if numeric else natural)
     ]
     return VectorLabels(
         geobox=geobox,
