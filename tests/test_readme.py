@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_chips, write_labels, write_scene, write_season
+from conftest import write_chips, write_labels, write_plots, write_scene, write_season
 from test_run import cli
 
 from workflows.job import load_job
@@ -96,16 +96,19 @@ def test_every_example_job_runs(example: Path, tmp_path: Path) -> None:
         with rasterio.open(tmp_path / "mask.tif", "w", **(source.profile | {"count": 1, "nodata": None})) as target:
             target.write(mask, 1)
     write_season(tmp_path)
+    write_plots(tmp_path / "plots.csv", scene)
     write_chips(tmp_path / "chips")
     shutil.copy(example, tmp_path / "job.yaml")
     job = yaml.safe_load(example.read_text())
     assert job["model"]["name"]
-    if "series" in job["labels"]:
+    labels = job.get("labels", {})
+    if "series" in labels:
         seasons = ROOT / "workflows" / "examples" / "seasons.yaml"
         shutil.copy(seasons, tmp_path / "seasons.yaml")
         assert cli("extract", tmp_path / "seasons.yaml", "-q", "-o", tmp_path / "series.parquet") == 0
     assert cli("run", tmp_path / "job.yaml", "-q", "--set", "training.epochs=2", "--set", "output=out") == 0
-    assert list((tmp_path / "out").glob("maps/**/classes.tif")) or {"series", "chips"} & set(job["labels"])
+    main = {"regression": "value", "forecast": "forecast"}.get(job.get("task", ""), "classes")
+    assert list((tmp_path / "out").glob(f"maps/**/{main}.tif")) or {"series", "chips"} & set(labels)
     assert (tmp_path / "out" / "report" / "index.html").is_file()
 
 
