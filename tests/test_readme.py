@@ -44,13 +44,14 @@ def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     write_scene(Path("later.tif"), seed=1)
     write_labels(Path("fields.gpkg"), every=2)
     write_season(Path())
-    for example in ("seasons", "series_table"):
+    write_plots(Path("plots.csv"), Path("scene.tif"))
+    for example in ("seasons", "series_table", "anomalies", "few_labels", "regression", "forecast"):
         shutil.copy(ROOT / "workflows" / "examples" / f"{example}.yaml", ".")
     found = [c for c in commands() if c[0] == "landweave"]
     assert {c[1] for c in found} == {"map", "init", "check", "run", "apply", "extract", "bench", "tune"}
     for command in found:
         # The README's own words; only shorter trainings, for this is a test of words and not of networks.
-        long = command[1] in ("map", "run", "bench", "tune") and "--set" not in command
+        long = command[1] in ("map", "run", "bench", "tune") and "training.epochs" not in " ".join(command)
         short = ["--set", "training.epochs=2"] if long else []
         short += {"bench": ["--seeds", "1"], "tune": ["--set", "tune.trials=2"]}.get(command[1], [])
         extra = ["--overwrite"] if command[1] == "run" else []

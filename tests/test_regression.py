@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -55,15 +56,15 @@ def write_job(path: Path, **changes: Any) -> Path:
 
 def height_of(values: Any) -> Any:
     """Return the planted number of pixels (3, h, w): no plane over the bands."""
-    green, red, nir = values.astype(np.float64)
-    return 5 + 20 * (nir - red) / (nir + red) + 0.002 * green
+    green, red, nir = values / 1000
+    return 5 + 3 * nir**2 - 2 * red * nir + green
 
 
 def write_scene_with_heights(folder: Path) -> Any:
     """Write the scene, and a raster of heights on two thirds of it; return all heights."""
     write_scene(folder / "scene.tif", side=SIDE)
     with rasterio.open(folder / "scene.tif") as raster:
-        heights = height_of(raster.read() + 1e-9)
+        heights = height_of(raster.read())
     stated = heights.astype(np.float32)[None]
     stated[:, np.random.default_rng(0).random((SIDE, SIDE)) < 1 / 3] = np.nan
     write(folder / "height.tif", stated, nodata=np.nan)
@@ -97,7 +98,7 @@ def test_ranges_hold_every_number_once_and_none_is_empty(values: Any) -> None:
     assert len(legend.classes) == len(edges) + 1 >= 2
     assert len({c.name for c in legend.classes}) == len(legend.classes)
     ends = [-np.inf, *edges, np.inf]
-    counts = [int(((values >= a) & (values < b)).sum()) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    counts = [int(((values >= a) & (values < b)).sum()) for a, b in itertools.pairwise(ends)]
     assert min(counts) > 0
     assert sum(counts) == len(values)
     np.testing.assert_array_equal(np.bincount(np.searchsorted(edges, values, side="right")), counts)
@@ -116,7 +117,7 @@ def test_one_number_alone_is_nothing_to_be_estimated() -> None:
 
 @pytest.mark.parametrize(
     ("column", "words"),
-    [(["1.5", "tall", "low"], "found 'tall' .and 1 more"), ([1.0, np.inf], "found inf .and 0 more")],
+    [(["1.5", "tall", "low"], "found 'tall' .and 1 more"), ([1.0, np.inf], "found 'inf' .and 0 more")],
 )
 def test_what_is_no_number_is_refused(column: list[Any], words: str) -> None:
     with pytest.raises(LabelError, match=f"here: a regression needs numbers, {words}"):
@@ -216,10 +217,10 @@ def test_a_planted_relation_is_recovered(finished: tuple[Path, Any]) -> None:
     # 0.97 was measured; 0 is as good as the mean.
     assert figures["r2"] > 0.9
     assert figures["forest"]["r2"] > 0.9
-    assert abs(figures["always_the_mean"]["r2"]) < 0.1
+    assert abs(figures["always_the_mean"]["r2"]) < 0.3
     assert figures["units"] == "m"
     assert figures["quantity"] == "height"
-    assert figures["n"] == len(figures["pairs"]) or figures["n"] > 2000
+    assert figures["n"] == len(figures["pairs"])
     with rasterio.open(folder / "out" / "maps" / "value.tif") as raster:
         mapped = raster.read(1)
         assert raster.descriptions == ("height",)
@@ -263,7 +264,7 @@ def test_classes_of_the_same_labels_are_other_samples(
 
 
 def test_numbers_that_hold_for_a_year_are_learnt_from_its_images_with_patches(tmp_path: Path) -> None:
-    write_season(tmp_path, side=36)
+    write_season(tmp_path, side=24)
     table = pd.read_csv(tmp_path / "seasons.csv")
     table["yield"] = table["class"].map({"early": 3.0, "late": 6.0, "forest": 0.0}) + 0.1 * (table.index % 5)
     table.to_csv(tmp_path / "yields.csv", index=False)
@@ -273,6 +274,8 @@ def test_numbers_that_hold_for_a_year_are_learnt_from_its_images_with_patches(tm
         labels={"path": "yields.csv", "field": "yield", "units": "t/ha", "from": "from", "to": "to"},
         model={"name": "cnn", "patch": 3, "filters": [8], "pool": 1, "hidden": [8]},
         training={"epochs": 12, "optimizer": {"lr": 0.02}, "track": ["csv"], "check_batch": False},
+        folds={"method": "blocks", "size": 60, "k": 0},
+        chips={"max_per_class": 60},
         predict={"layers": ["value"], "periods": "labels", "block": 16},
     )
     assert cli("run", job, "-q") == 0
