@@ -104,6 +104,18 @@ def write_season(folder: Path, *, side: int = 48, years: tuple[int, ...] = (2020
     return folder
 
 
+def write_plots(path: Path, scene: Path, *, number: int = 60) -> Path:
+    """Write points on a scene with a field `height`, a hundredth of near infrared minus red."""
+    rng = np.random.default_rng(0)
+    with rasterio.open(scene) as raster:
+        values = raster.read().astype(float)
+        rows, columns = rng.integers(6, min(raster.shape), (2, number))
+        x, y = raster.transform * (columns + 0.5, rows + 0.5)
+    height = (values[2] - values[1])[rows, columns] / 100
+    pd.DataFrame({"x": x, "y": y, "height": height}).to_csv(path, index=False)
+    return path
+
+
 def write_chips(folder: Path, *, side: int = 5, per_class: int = 20, folds: tuple[str, ...] = ()) -> Path:
     """Write chips in the colours of the scene: ``<class>/<number>.tif``, in folders of folds if there are any.
 

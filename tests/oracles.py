@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
@@ -627,3 +628,42 @@ def centre_by_hand(values: Any, radius: int) -> Any:
                 raise IndexError(f"({y}, {x}) lies outside a chip of {height} x {width}")
             found[:, dy + radius, dx + radius] = values[:, y, x]
     return found
+
+
+def naive_dates(seen: list[datetime.date], to_come: list[datetime.date]) -> list[datetime.date]:
+    """Return the date of the naive forecast of each date: a whole number of years before, as few as there need be."""
+    found = []
+    step = (seen[-1] - seen[0]).days / max(1, len(seen) - 1)
+    for day in to_come:
+        before = [day - datetime.timedelta(365 * years) for years in range(1, 30)]
+        same = next(d for d in before if d <= seen[-1])
+        if (seen[0] - same).days > step / 2:
+            found.append(seen[-1])
+        else:
+            found.append(min(seen, key=lambda d: abs((d - same).days)))
+    return found
+
+
+def nearest_centre(embedding: np.ndarray[Any, Any], centres: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the number of the nearest centre (k, E) of each pixel (E, h, w), one by one."""
+    _, height, width = embedding.shape
+    found = np.empty((height, width), int)
+    for y in range(height):
+        for x in range(width):
+            found[y, x] = np.argmin([np.linalg.norm(embedding[:, y, x] - c) for c in centres])
+    return found
+
+
+def goodness_by_hand(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any], inputs: int) -> dict[str, float]:
+    """Return the figures of a regression, by their definitions."""
+    n = len(truth)
+    errors = [float(f - t) for t, f in zip(truth, found, strict=True)]
+    mean = sum(truth) / n
+    r2 = 1 - sum(e * e for e in errors) / sum((t - mean) ** 2 for t in truth)
+    return {
+        "rmse": (sum(e * e for e in errors) / n) ** 0.5,
+        "mae": sum(abs(e) for e in errors) / n,
+        "bias": sum(errors) / n,
+        "r2": r2,
+        "adjusted_r2": 1 - (1 - r2) * (n - 1) / (n - inputs - 1),
+    }

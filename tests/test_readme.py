@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_chips, write_labels, write_scene, write_season
+from conftest import write_chips, write_labels, write_plots, write_scene, write_season
 from test_run import cli
 
 from workflows.job import load_job
@@ -44,13 +44,14 @@ def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     write_scene(Path("later.tif"), seed=1)
     write_labels(Path("fields.gpkg"), every=2)
     write_season(Path())
-    for example in ("seasons", "series_table"):
+    write_plots(Path("plots.csv"), Path("scene.tif"))
+    for example in ("seasons", "series_table", "anomalies", "few_labels", "regression", "forecast"):
         shutil.copy(ROOT / "workflows" / "examples" / f"{example}.yaml", ".")
     found = [c for c in commands() if c[0] == "landweave"]
     assert {c[1] for c in found} == {"map", "init", "check", "run", "apply", "extract", "bench", "tune"}
     for command in found:
         # The README's own words; only shorter trainings, for this is a test of words and not of networks.
-        long = command[1] in ("map", "run", "bench", "tune") and "--set" not in command
+        long = command[1] in ("map", "run", "bench", "tune") and "training.epochs" not in " ".join(command)
         short = ["--set", "training.epochs=2"] if long else []
         short += {"bench": ["--seeds", "1"], "tune": ["--set", "tune.trials=2"]}.get(command[1], [])
         extra = ["--overwrite"] if command[1] == "run" else []
@@ -96,16 +97,19 @@ def test_every_example_job_runs(example: Path, tmp_path: Path) -> None:
         with rasterio.open(tmp_path / "mask.tif", "w", **(source.profile | {"count": 1, "nodata": None})) as target:
             target.write(mask, 1)
     write_season(tmp_path)
+    write_plots(tmp_path / "plots.csv", scene)
     write_chips(tmp_path / "chips")
     shutil.copy(example, tmp_path / "job.yaml")
     job = yaml.safe_load(example.read_text())
     assert job["model"]["name"]
-    if "series" in job["labels"]:
+    labels = job.get("labels", {})
+    if "series" in labels:
         seasons = ROOT / "workflows" / "examples" / "seasons.yaml"
         shutil.copy(seasons, tmp_path / "seasons.yaml")
         assert cli("extract", tmp_path / "seasons.yaml", "-q", "-o", tmp_path / "series.parquet") == 0
     assert cli("run", tmp_path / "job.yaml", "-q", "--set", "training.epochs=2", "--set", "output=out") == 0
-    assert list((tmp_path / "out").glob("maps/**/classes.tif")) or {"series", "chips"} & set(job["labels"])
+    main = {"regression": "value", "forecast": "forecast"}.get(job.get("task", ""), "classes")
+    assert list((tmp_path / "out").glob(f"maps/**/{main}.tif")) or {"series", "chips"} & set(labels)
     assert (tmp_path / "out" / "report" / "index.html").is_file()
 
 

@@ -32,8 +32,10 @@ def extract(context: Context, path: Path | None) -> list[tuple[str, Path]]:
     Raises
     ------
     RequestError
-        If the job has no imagery, or imagery without dates.
+        If the job learns no classes, or has no imagery, or imagery without dates.
     """
+    if context.job.task != "classification":
+        raise RequestError(f"task: tables hold series of labelled classes, found {context.job.task}")
     cube, output, console = context.cube, context.output, context.console
     first = cube.dates[0]
     if first is None:

@@ -11,6 +11,7 @@ from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import Folds, make_folds
 from pipeline.samples.labels import Labels
 from pipeline.samples.standalone import store_samples
+from pipeline.samples.unlabelled import Unlabelled
 from workflows.context import Context
 
 
@@ -53,7 +54,7 @@ def prepare(context: Context) -> ChipStore:
 
 
 def _cut(context: Context, labels: Labels, folds: Folds, path: Path, key: str) -> ChipStore:
-    compute = context.job.compute
+    compute, chips = context.job.compute, context.job.chips
     margin = context.chip_margin
     with dask_client(compute) as client, context.console.progress("cutting chips", 1, "blocks") as progress:
         return cut_chips(
@@ -64,7 +65,8 @@ def _cut(context: Context, labels: Labels, folds: Folds, path: Path, key: str) -
             margin=margin,
             path=path,
             key=key,
-            max_per_class=context.job.chips.most(patches=margin > 0),
+            # Of land as many places were drawn as were asked for.
+            max_per_class=len(labels.cells) if isinstance(labels, Unlabelled) else chips.most(patches=margin > 0),
             seed=context.job.folds.seed,
             client=client,
             progress=progress,

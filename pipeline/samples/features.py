@@ -114,6 +114,7 @@ def _vector(
     if not settings.all_touched:
         frame = reaching(frame, geobox, notes)
     overlaps(frame, legend, geobox, notes)
+    order = [c.name for c in ranges.classes] if numeric else sorted(total, key=natural)
     rows = [
         {
             "label": value,
@@ -121,7 +122,7 @@ def _vector(
             "features": here[value],
             "outside": total[value] - here[value],
         }
-        for value in sorted(total, key=natural)
+        for value in order
     ]
     return VectorLabels(
         geobox=geobox,

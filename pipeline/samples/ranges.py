@@ -77,8 +77,9 @@ def numbers_of(column: pd.Series[Any], where: str) -> Array:
     found = pd.to_numeric(column, errors="coerce")
     wrong = ~np.isfinite(found) & column.notna()
     if wrong.any():
+        first, more = str(column[wrong].iloc[0]), int(wrong.sum()) - 1
         raise LabelError(
-            f"{where}: a regression needs numbers, found {column[wrong].iloc[0]!r} (and {int(wrong.sum()) - 1} more values that "
+            f"{where}: a regression needs numbers, found {first!r} (and {more} more values that "
             "are none); name a field of numbers in labels.field, or leave out task: regression to map classes"
         )
     return np.asarray(found, dtype=np.float64)
