@@ -16,8 +16,8 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on a made-up scene: train, map, explain, report
 	$(BIN)/landweave demo demo
 
-test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest
+test: $(READY)  ## the test suite, one process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: $(READY)  ## what CI does: format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,10 +56,13 @@ def sync(path: Path) -> None:
 
 
 def sweep(folder: Path) -> int:
-    """Remove temporary files that killed processes left in ``folder``; return how many."""
+    """Remove temporary files and folders that killed processes left in ``folder``; return how many."""
     left = list(folder.glob(".*.tmp*")) if folder.is_dir() else []
     for path in left:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     return len(left)
 
 
