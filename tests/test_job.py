@@ -56,7 +56,9 @@ def test_set_overrides_any_field(tmp_path: Path) -> None:
         ("training.optimizer.lr=fast", "training.optimizer.lr: Input should be a valid number"),
         ("model.widht=3", "model.widht: unknown key"),
         ("model.name=unett", "did you mean 'unet'?"),
-        ("predict.layers=[clases]", "predict.layers.0: Input should be 'classes', 'confidence'"),
+        ("predict.layers=[clases]", "predict.layers.0: found 'clases'; did you mean 'classes'? Allowed: classes, "),
+        ("training.optimizer.name=adamm", "training.optimizer.name: found 'adamm'; did you mean 'adam'?"),
+        ("training.precision=128", "training.precision: found 128. Allowed: auto, 32, bf16, 16"),
         (
             "labels.path=null",
             "labels: give `path` (features or a raster on imagery), `series` (a table) or `chips` (a folder), found none of them",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from typing import Any
@@ -21,6 +22,10 @@ def explain(error: ValidationError, raw: Any, model: type[BaseModel], where: str
             text = f"unknown key{nearest(str(fault['loc'][-1]), allowed)} Allowed here: {', '.join(allowed)}"
         elif fault["type"] == "missing":
             text = "this is required and missing"
+        elif fault["type"] == "literal_error":
+            allowed = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+            hint = nearest(str(fault["input"]), allowed) or "."
+            text = f"found {fault['input']!r}{hint} Allowed: {', '.join(allowed)}"
         else:
             message = fault["msg"].removeprefix("Value error, ")
             text = message if "found" in message else f"{message}; found {fault['input']!r}"
