@@ -21,6 +21,8 @@ Array = np.ndarray[Any, Any]
 
 # No gradient is kept while validating: batches may be larger, and do not change the figures.
 _VALIDATION = 4
+# Bytes of a fold's chips that are kept in memory.
+_HELD = 1 << 28
 # Chips without labels beside a batch of labelled ones, at least: where labels are few, batches are small.
 _LAND = 32
 
@@ -87,7 +89,7 @@ class ChipDataModule(L.LightningDataModule):
         if self.sampling == "balanced":
             weights = _balanced(self.store.chip_counts(self.round_, TRAIN)[chips])
         order = _Order(len(chips), self.batch_size, self.seed, weights)
-        # Made once: samples of one pixel are held in memory, and training asks more than once.
+        # Made once: it may hold its samples in memory, and training asks more than once.
         if self._train is None:
             self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.numeric)
         if self.unlabelled is None:
@@ -149,11 +151,11 @@ class _Chips(Dataset[dict[str, Tensor]]):
         self.augment = augment
         self.time = torch.from_numpy(store.time[chips])
         # Samples of one pixel share chunks: read once, for reading each by itself would read every chunk thousands of times.
-        self.held: tuple[Array, Array] | None = None
-        self.numbers = store.read_numbers(chips) if numeric and store.size == 1 else None
+        # Of others a small fold is held too: training would wait a third of its time for thousands of small files.
+        held = store.size == 1 or 4 * len(chips) * int(np.prod(store.values.shape[1:])) <= _HELD
+        self.held: tuple[Array, Array] | None = store.read(chips) if held else None
+        self.numbers = store.read_numbers(chips) if numeric and held else None
         self.numeric = numeric
-        if store.size == 1:
-            self.held = store.read(chips)
 
     def __len__(self) -> int:
         return len(self.chips)
