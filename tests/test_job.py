@@ -20,7 +20,7 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
     dumped = yaml.safe_load(job.to_yaml())
     assert job.name == "sinop"
     assert dumped["training"]["batch_size"] == job.training.batch_size
-    assert dumped["model"] == {"name": "mlp", **job.model.settings}
+    assert dumped["model"] == {"name": "mlp", "pretrained": None, **job.model.settings}
     assert dumped["predict"]["layers"] == ["classes", "confidence", "saliency"]
 
 
