@@ -224,7 +224,7 @@ def test_a_trend_is_forecast_better_than_by_the_year_before(finished: Path) -> N
     grown = growth(LAST) - growth(LAST - datetime.timedelta(12 * STEP))
     assert nir["naive"] == pytest.approx((grown**2 + 2 * NOISE**2) ** 0.5, rel=0.1)
     assert figures["skill"] == pytest.approx(1 - (figures["network"] / figures["naive"]) ** 2)
-    # 0.86 was measured; 0 is as good as the year before.
+    # 0 is as good as the year before.
     assert figures["skill"] > 0.6
     forecast, observed = layer(finished / "out", "forecast"), image(finished, LAST)
     known = np.isfinite(observed).all(0) & np.isfinite(forecast).all(0)
@@ -250,7 +250,7 @@ def test_a_change_in_the_last_image_stands_out(finished: Path, tmp_path: Path) -
     )
     change = layer(tmp_path / "a", "change")[0]
     seen = np.isfinite(change)
-    # 1.0 was measured; by chance it is 0.5.
+    # By chance it is 0.5.
     assert roc_auc_score(cleared()[seen], change[seen]) > 0.98
     assert np.median(change[seen & cleared()]) > 5
     assert np.median(change[seen & ~cleared()]) < 2
