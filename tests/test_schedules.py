@@ -41,7 +41,7 @@ def stepped(make, losses=None, steps=EPOCHS):
             LOSSES,
         ),
     ],
-    ids=str,
+    ids=("constant", "step", "cosine", "reduce_on_plateau"),
 )
 def test_a_schedule_is_that_of_torch(schedule, make, losses):
     plan = settings(schedule=schedule)
