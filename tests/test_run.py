@@ -143,7 +143,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_map(folder: Path) -> None:
     maps = folder / "out" / "maps"
     killed = 0
     rng = np.random.default_rng(0)
-    for _ in range(3):
+    for _ in range(2):
         process = start(folder, *options)
         deadline = time.monotonic() + 60
         before = count_parts(folder)
