@@ -60,6 +60,8 @@ DOWN = [0.1 + math.exp(-e / 4) for e in EPOCHS]
         (curve(DOWN, DOWN), "fine"),
         (curve(DOWN), "fine"),
         (curve([*DOWN[:-3], 0.5, 0.6, 0.7], DOWN), "diverged"),
+        # Nearly nothing is not run away from when it is doubled.
+        (curve([1.0, 0.3, 0.1, 0.03, *[0.004, 0.012] * 8], [0.5] * 20), "high variance"),
         ([*curve(DOWN, DOWN), {"grad/a": 1.0}], "diverged"),
         ([{"grad/a": 1.0}], "diverged"),
         (curve([1 - e / 50 for e in EPOCHS], [1.1 - e / 50 for e in EPOCHS]), "still falling"),

@@ -11,7 +11,7 @@ _TAIL = 0.1  # the part of the epochs that is taken for the end, and for what wa
 _FALLING = 0.02  # a loss that falls by more than this share over the end still falls
 _RISEN = 2.0  # a loss at so many times its lowest has run away from it
 _GAP = 1.5  # a validation loss of so many times the training loss is a gap
-_LEARNT = 0.2  # less than this share of the first training loss is hardly a fall
+_LEARNT = 0.2  # less than this share of the first training loss is hardly a fall, nor a rise
 _KAPPA = 0.4  # agreement beyond chance; below, Landis and Koch (1977) call it slight or fair
 
 History = Sequence[Mapping[str, float]]
@@ -24,7 +24,7 @@ def judge(history: History) -> tuple[str, str]:
 
     - ``too short``: fewer than 5 epochs.
     - ``diverged``: an epoch without a finite training loss, or one that ends (its last tenth) at
-      twice its lowest or more.
+      twice its lowest or more, and a fifth of what it was in the first epoch above that.
     - ``still falling``: the loss of the validation fold, over the last tenth of the epochs, is more than 2 % below that of the
       tenth before it, and no less than 2 % below its lowest before.
     - ``high variance``: over the last tenth of the epochs the validation loss is 1.5 times the training loss or more.
@@ -46,7 +46,8 @@ def judge(history: History) -> tuple[str, str]:
         return "diverged", _DIVERGED
     if len(train) < _LEAST:
         return "too short", f"The curves are too short to tell: {len(train)} epochs, 5 are needed."
-    if _end(train) >= _RISEN * min(train) > 0:
+    # Of a loss that is nearly nothing, twice as much is nearly nothing too.
+    if _end(train) >= _RISEN * min(train) > 0 and _end(train) - min(train) >= _LEARNT * train[0]:
         return "diverged", _DIVERGED
     val = [float(row["val_loss"]) for row in history if "val_loss" in row]
     watched = val if len(val) == len(train) else train
