@@ -10,6 +10,12 @@ Initialisation = Literal["auto", "kaiming", "xavier", "normal"]
 LossName = Literal["cross_entropy", "binary_cross_entropy", "focal", "dice", "mean_squared", "absolute", "huber"]
 
 
+Method = Literal[
+    "gradient", "gradient_input", "smoothgrad", "integrated_gradients", "occlusion_band", "occlusion_date", "occlusion_patch"
+]  # fmt: skip
+Per = Literal["pixel", "band", "date", "dominant_band", "dominant_date"]
+
+
 class _Settings(BaseModel):
     """Base of every section: unknown keys are refused, values never change after validation."""
 
@@ -171,15 +177,70 @@ class TrainingSettings(_Settings):
         return min(max(samples // steps, least), most)
 
 
+def _no_cam(value: Any) -> Any:
+    for name in value if isinstance(value, list) else [value]:
+        if isinstance(name, str) and ("cam" in name.lower() or name.lower().startswith("guided")):
+            raise ValueError(
+                f"{name} cannot be exact on a map: Grad-CAM weighs features by their mean gradient over the whole image, so what "
+                "it says of a pixel would change with how the map is cut; and guided backpropagation hardly changes when the "
+                "weights are made random (Adebayo et al. 2018)"
+            )
+    return value
+
+
 class SaliencySettings(_Settings):
     """How the map is explained."""
 
-    method: Literal["gradient"] = Field(
-        "gradient", description="gradient: how much each input value moves the winning scores of the map around it."
+    method: Annotated[Method | Annotated[list[Method], Field(min_length=1)], BeforeValidator(_no_cam)] = Field(
+        "gradient",
+        description="What is measured, one or several (the layers of the first have the plain names). Of each input value: "
+        "gradient, how much the target moves with it; gradient_input, the same times the value; smoothgrad, the mean "
+        "gradient of noisy copies; integrated_gradients, the share of the target that is due to it, counted from a baseline. "
+        "Of what is replaced by the baseline, how much the probability of the target falls: occlusion_band, a band; "
+        "occlusion_date, a date; occlusion_patch, a square of pixels.",
     )
-    per: list[Literal["pixel", "band", "date"]] = Field(
-        ["pixel", "band", "date"],
+    per: list[Per] | Literal["auto"] = Field(
+        "auto",
         min_length=1,
-        description="Layers to be made. pixel: the largest over bands and dates; band: per band, summed over dates; "
-        "date: per date, summed over bands.",
+        description="Layers to be made. pixel: the largest over bands and dates; band: per band, summed over dates; date: per "
+        "date, summed over bands; dominant_band, dominant_date: a class map of the band, or date, that counts most. auto: "
+        "all that the method gives (occlusion_band knows no dates), dominant ones where there are two or more.",
     )
+    target: str = Field(
+        "winner",
+        description="What is explained. winner: the class that was mapped; margin: the winning class against the second; or a "
+        "class by its name. Of a regression: winner alone, which is the value.",
+    )
+    baseline: Literal["mean"] | dict[str, float] = Field(
+        "mean",
+        description="What bands hold where something is taken away (integrated_gradients, occlusion). mean: their mean over the "
+        "training fold; or values of some bands by name, in units of the imagery, the others keep their mean.",
+    )
+    samples: int = Field(16, ge=1, le=1000, description="Noisy copies (smoothgrad).")
+    noise: float = Field(
+        0.15, gt=0, description="Deviation of the noise, in standard deviations of a band (smoothgrad)."
+    )
+    steps: int = Field(
+        32, ge=1, le=1000, description="Places on the way from the baseline at which the gradient is taken "
+        "(integrated_gradients), by Gauss and Legendre."
+    )  # fmt: skip
+    patch: int = Field(8, ge=1, description="Side of the square that is taken away, in pixels (occlusion_patch).")
+    step: int = Field(
+        4, ge=1, description="Pixels from one square to the next, no more than its side (occlusion_patch)."
+    )
+    seed: int = Field(
+        0, ge=0, description="Seed of the noise, which hangs on the place and on nothing else (smoothgrad)."
+    )
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods, in order."""
+        return (self.method,) if isinstance(self.method, str) else tuple(dict.fromkeys(self.method))
+
+    @model_validator(mode="after")
+    def _no_gap(self) -> Self:
+        if self.step > self.patch:
+            raise ValueError(
+                f"step: found {self.step} for a patch of {self.patch}: pixels between would never be covered"
+            )
+        return self

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from models.inference import prepare
 from models.network import build
-from models.saliency import gradient, reduce
+from models.saliency.gradients import gradient
+from models.saliency.reduce import reduce
 from tests.oracles import padded_window
 from tests.test_networks import made
 

@@ -8,7 +8,7 @@ import torch
 from models.bundle import Bundle
 from models.inference import prepare, scores
 from models.network import NETWORKS, ModelError, build, network_class
-from models.saliency import gradient
+from models.saliency.gradients import gradient
 from tests.oracles import (
     convlstm_by_hand,
     light_attention_by_hand,

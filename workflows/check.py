@@ -127,7 +127,7 @@ def layer_bytes(context: Context, network: Network, cube: Cube) -> float:
     job, outputs = context.job, network.outputs
     per = {"pixel": 1, "band": len(cube.bands), "date": network.dates}
     taken: dict[str, float] = {
-        "classes": 1, "confidence": 2, "probabilities": 2 * outputs, "saliency": 4 * sum(per[p] for p in job.saliency.per),
+        "classes": 1, "confidence": 2, "probabilities": 2 * outputs, "saliency": 4 * sum(per.values()),
         "value": 4, "reconstruction_error": 4, "anomaly": 2, "forecast": 4 * outputs, "surprise": 4 * outputs, "change": 4,
         "embedding": 4 * network.features if isinstance(network, EncodingNetwork) else 0,
     }  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from models.inference import scores
-from models.saliency import gradient, reduce
+from models.saliency.gradients import gradient
+from models.saliency.reduce import reduce
 from pipeline.engine import release_memory
 from pipeline.grid import Block, BlockGrid, whole
 from pipeline.maps.parts import PartRecord, write_parts

@@ -41,7 +41,9 @@ _SHARE = 0.5
 
 def reductions(predict: PredictSettings, saliency: SaliencySettings) -> tuple[str, ...]:
     """Return the saliency reductions to be made; none where no saliency is asked for."""
-    return tuple(saliency.per) if "saliency" in predict.layers else ()
+    if "saliency" not in predict.layers:
+        return ()
+    return ("pixel", "band", "date") if saliency.per == "auto" else tuple(saliency.per)
 
 
 def bytes_per_pixel(network: Network, cube: Cube, *, gradient: bool) -> float:
@@ -138,7 +140,7 @@ class MapRequest:
         if known:
             common["dates"] = f"{min(known)}/{max(known)}"
         made = list(product.layers(self.predict.layers, self.cube, common, self.predict.overviews))
-        explained = common | {"method": self.saliency.method, "target": product.target, "units": product.units}
+        explained = common | {"method": self.saliency.methods[0], "target": product.target, "units": product.units}
         for per, name, bands, meaning in (
             ("pixel", "saliency", ["pixel"], "largest absolute gradient over bands and dates"),
             ("band", "saliency_bands", list(self.cube.bands), "absolute gradient, summed over dates"),

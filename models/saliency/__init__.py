@@ -1,0 +1,1 @@
+"""Attribution: which input values, bands, dates and places a map hangs on."""

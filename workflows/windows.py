@@ -1,0 +1,145 @@
+"""Single places with all around them that the network needs to score them: for figures about explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.grid import Window
+from pipeline.samples.folds import TEST
+from workflows.scoring import Scorer, load_scorer
+from workflows.train import round_bundle
+
+if TYPE_CHECKING:
+    from models.network import Network
+    from pipeline.imagery.cube import Cube
+    from pipeline.samples.chips import ChipStore
+    from workflows.context import Context
+
+Array = np.ndarray[Any, Any]
+
+# What the windows of one set may take in memory.
+_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Places, each with a window around it.
+
+    Attributes
+    ----------
+    cube, valid, time : Tensor
+        Normalised windows (N, T, C, S, S) float32, (N, T, S, S) bool, (N, T) float32, as networks take them.
+    own : Tensor
+        The place itself, one pixel of each window; (N, S, S) bool.
+    origins : tuple of (int, int)
+        Row and column on the grid of the upper left pixel of each window.
+    truth : (N,) float64
+        Class index, or the number that the label states; NaN where nothing is labelled.
+    """
+
+    cube: Tensor
+    valid: Tensor
+    time: Tensor
+    own: Tensor
+    origins: tuple[tuple[int, int], ...]
+    truth: Array
+
+    def __len__(self) -> int:
+        return len(self.cube)
+
+    def at(self, some: slice) -> Windows:
+        """Return some of them."""
+        return Windows(
+            self.cube[some], self.valid[some], self.time[some], self.own[some], self.origins[some], self.truth[some]
+        )
+
+
+def window_side(network: Network) -> int:
+    """Return S: the step of the network's grid that holds the place, and the halo around it."""
+    return network.stride + 2 * network.halo
+
+
+def windows_of(
+    scorer: Scorer, cubes: Sequence[Cube], rows: Array, columns: Array, period: Array, truth: Array
+) -> Windows:
+    """Read windows around pixels of the grid.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        The trained network.
+    cubes : sequence of Cube
+        Imagery of each period.
+    rows, columns, period : (N,) int64
+        Pixels, and the number of the period in which each is looked at.
+    truth : (N,) float64
+        Class index or number of each.
+    """
+    network = scorer.network
+    side, stride, halo = window_side(network), network.stride, network.halo
+    tops, lefts = rows // stride * stride - halo, columns // stride * stride - halo
+    values, valid, time = [], [], []
+    for y, x, p in zip(tops.tolist(), lefts.tolist(), period.tolist(), strict=True):
+        tile = cubes[p].read(Window(y=y, x=x, height=side, width=side))
+        values.append(tile.values[: network.dates])
+        valid.append(tile.valid[: network.dates])
+        time.append(cubes[p].time[: network.dates])
+    own = torch.zeros(len(rows), side, side, dtype=torch.bool)
+    own[torch.arange(len(rows)), torch.as_tensor(rows - tops), torch.as_tensor(columns - lefts)] = True
+    cube, seen, days = scorer.tensors(np.stack(values), np.stack(valid), np.stack(time))
+    origins = tuple(zip(tops.tolist(), lefts.tolist(), strict=True))
+    return Windows(cube, seen, days, own.to(scorer.device), origins, truth.astype(np.float64))
+
+
+def windows_of_samples(scorer: Scorer, store: ChipStore, chips: Array, truth: Array) -> Windows:
+    """Return samples that stand by themselves as windows: the label is that of their centre."""
+    values, _ = store.read(chips)
+    cube, valid, time = scorer.tensors(values, np.asarray(np.isfinite(values).all(2)), store.time[chips])
+    own = torch.zeros(len(chips), store.size, store.size, dtype=torch.bool)
+    own[:, store.size // 2, store.size // 2] = True
+    # They lie nowhere on a grid: each gets a cell of its own, so that noise differs.
+    origins = tuple((int(i) * 64, 0) for i in chips)
+    return Windows(cube, valid, time, own.to(scorer.device), origins, truth.astype(np.float64))
+
+
+def held_out_windows(context: Context, store: ChipStore, most: int) -> list[tuple[Scorer, Windows]]:
+    """Return places of the test fold of each round, drawn at random, always the same, with the network that has not seen them.
+
+    Parameters
+    ----------
+    context : Context
+        The job, trained.
+    store : ChipStore
+        Its samples.
+    most : int
+        Places in all; fewer where the windows would take too much memory.
+    """
+    rounds = len(context.folds.rounds)
+    found = []
+    for i in range(rounds):
+        bundle, folder = round_bundle(context, i)
+        scorer, network = load_scorer(folder, bundle.checksum), bundle.network
+        places = store.places(i, TEST)
+        truth = store.numbers(i, TEST) if context.job.task == "regression" else places.target.astype(np.float64)
+        side = store.size if store.standalone else window_side(network)
+        room = _BYTES // (4 * network.dates * network.bands * side**2)
+        which = _some(len(truth), min(-(-most // rounds), room // rounds))
+        if len(which) == 0:
+            continue
+        if store.standalone:
+            windows = windows_of_samples(scorer, store, store.indices(i, TEST)[which], truth[which])
+        else:
+            at = places.at(which)
+            windows = windows_of(scorer, context.imaged, at.rows, at.columns, at.period, truth[which])
+        found.append((scorer, windows))
+    return found
+
+
+def _some(n: int, most: int) -> Array:
+    return np.sort(np.random.default_rng(0).permutation(n)[: max(1, most)])
