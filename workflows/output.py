@@ -80,10 +80,9 @@ class Output:
         """Trainings in work: checkpoints and the networks of the folds."""
         return self.work / "training"
 
-    @property
-    def parts(self) -> Path:
-        """Parts of the map in work."""
-        return self.work / self._named("parts")
+    def parts(self, stage: str) -> Path:
+        """Return where parts of what a stage makes lie while it is in work."""
+        return self.work / self._named("parts" if stage == "predict" else f"{stage}-parts")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -166,6 +165,10 @@ class Output:
     def finish(self, stage: str, key: dict[str, Any], **left: Any) -> None:
         """Record that a stage is done, with what it left for later ones."""
         write_json(self._state(stage), {"key": key, "done": True, "left": left})
+
+    def forget(self, stage: str) -> None:
+        """Forget that a stage was ever done."""
+        self._state(stage).unlink(missing_ok=True)
 
     def _state(self, stage: str) -> Path:
         return self.work / f"{self._named(stage)}.json"

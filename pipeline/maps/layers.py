@@ -103,16 +103,22 @@ class Layer:
 
     @classmethod
     def classes(
-        cls, legend: LegendLike, *, overview: Overview = "mode", tags: Mapping[str, str] | None = None
+        cls,
+        legend: LegendLike,
+        *,
+        name: str = "classes",
+        band: str = "class",
+        overview: Overview = "mode",
+        tags: Mapping[str, str] | None = None,
     ) -> Layer:
-        """Return the class map of a legend."""
+        """Return the map of a legend's classes, or of other things that have a name, a code and a colour."""
         listed = [{"code": int(c.code), "name": str(c.name), "color": str(c.color)} for c in legend.classes]
         return cls(
-            name="classes",
+            name=name,
             kind="classes",
             dtype=legend.dtype,
             nodata=legend.nodata,
-            bands=("class",),
+            bands=(band,),
             overview=overview,
             tags={"classes": json.dumps(listed, ensure_ascii=False)} | dict(tags or {}),
             legend=legend,
