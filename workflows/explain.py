@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, StaleError
 from pipeline.imagery.area import area_on
-from workflows.output import Output
+from workflows.output import Output, differences, plain
 from workflows.predict import MapRequest, make_map
 from workflows.products.product import OFFERED, product_of
 from workflows.train import trained
@@ -92,8 +92,17 @@ def explain(context: Context, *, area: Path | None = None) -> list[tuple[str, Pa
 
 def _layers(context: Context, output: Output, request: MapRequest) -> list[tuple[str, Path]]:
     """Make the saliency layers of one map."""
-    if not output.fresh("predict", request.key("predict"), overwrite=False):
+    state = output.state("predict")
+    if state is None or not state["done"]:
         raise RequestError(f"{output.maps} holds no finished map yet; `landweave predict` or `landweave run` makes it")
+    # How the map was cut, and which layers it has, is all the same to its explanation.
+    mine, found = ({**key, "job": key["job"]["dates"]} for key in (plain(request.key("predict")), state["key"]))
+    if mine != found:
+        raise StaleError(
+            f"{output.maps} holds a map that was made from other inputs:\n  "
+            + "\n  ".join(differences(found, mine))
+            + "\n`landweave predict` makes this job's."
+        )
     paths = make_map(request, output, context.console, overwrite=context.overwrite, stages=("explain",))
     return [("maps", output.maps)] if output.period else [(path.stem, path) for path in paths]
 

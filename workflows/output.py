@@ -140,11 +140,11 @@ class Output:
         state = self.state(stage)
         if state is None:
             return False
-        if state["key"] == json.loads(json.dumps(key)):
+        if state["key"] == plain(key):
             return bool(state["done"])
         if overwrite:
             return False
-        shown = differences(state["key"], json.loads(json.dumps(key)))
+        shown = differences(state["key"], plain(key))
         more = f"\n  and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
         raise StaleError(
             f"output folder {self.folder}: the results of '{stage}' were made from other inputs:\n  "
@@ -187,6 +187,11 @@ class Output:
 def now() -> str:
     """Return the time in UTC, ISO form."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def plain(value: Any) -> Any:
+    """Return nested values as they come back from a file: tuples as lists."""
+    return json.loads(json.dumps(value))
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

@@ -274,7 +274,9 @@ def _drop(output: Output, request: MapRequest, todo: Sequence[Stage], made: Sequ
 
 def _catalogue(request: MapRequest, output: Output, todo: Sequence[Stage], made: Sequence[Layer]) -> None:
     """Write the STAC item: the layers that were made, and those of the other stage as they stand in it."""
-    key = digests(request.key("predict"))
+    state = output.state("predict")
+    # A map that is there already may have been cut in another way.
+    key = digests(state["key"] if state and "predict" not in todo else request.key("predict"))
     other: list[Stage] = [stage for stage in STAGES if stage not in todo]
     write_item(
         output.maps,
