@@ -136,7 +136,7 @@ def explanation_layers(
                 made.append(Layer.classes(legend, name=name, band=axis, tags=of))
             else:
                 names = {"pixel": ["pixel"], "band": bands, "date": dates}[per]
-                made.append(Layer.saliency(name, names, tags=of))
+                made.append(Layer.saliency(name, names, tags=of, signed=explainer.signed))
     return made
 
 
