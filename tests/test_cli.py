@@ -148,10 +148,10 @@ def test_a_failing_block_is_named_and_the_rest_is_kept(
     assert cli("train", folder / "job.yaml", "-q") == 0
     compute = MapTask.compute
 
-    def failing(self, block, tile):
+    def failing(self, block, *rest):
         if block.index == 4:
             raise MemoryError("no room")
-        return compute(self, block, tile)
+        return compute(self, block, *rest)
 
     monkeypatch.setattr(MapTask, "compute", failing)
     message = said(capfd, "predict", folder / "job.yaml", "--set", "predict.block=32", status=1)

@@ -145,7 +145,7 @@ def test_each_year_has_its_map(finished: Path) -> None:
     assert sorted(p.name for p in maps.iterdir()) == sorted(FOLDERS)
     for year, name in enumerate(FOLDERS):
         assert sorted(p.stem for p in (maps / name).glob("*.tif")) == [
-            "classes", "saliency", "saliency_bands", "saliency_dates"
+            "classes", "dominant_band", "dominant_date", "saliency", "saliency_bands", "saliency_dates"
         ]  # fmt: skip
         assert right(maps / name / "classes.tif", year) > 0.95
         assert right(maps / name / "classes.tif", 1 - year) < 0.1
@@ -230,11 +230,11 @@ def test_disturbed_it_goes_on_to_the_same_maps(done: Path, monkeypatch: pytest.M
     shutil.rmtree(maps)
     compute, calls = MapTask.compute, []
 
-    def failing(self: Any, block: Any, tile: Any) -> Any:
+    def failing(self: Any, block: Any, *rest: Any) -> Any:
         calls.append(block.index)
         if block.index == 5 and calls.count(5) > 1:
             raise MemoryError("no room")
-        return compute(self, block, tile)
+        return compute(self, block, *rest)
 
     monkeypatch.setattr(MapTask, "compute", failing)
     assert cli("predict", done / "job.yaml", *options) == 1
