@@ -1,0 +1,258 @@
+"""A picture of what decided one pixel: its surroundings, what counts in them, the bands, and the dates."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from workflows.charts import drawing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from workflows.ownpixel import Parts, PixelStory, Reason
+
+Array = np.ndarray[Any, Any]
+
+FOR, AGAINST, PLAIN = "#3d85c6", "#d6604d", "#3d85c6"
+"""Colours of what speaks for the target and against it, and of sizes without a sign."""
+
+_GREY = "#9a9a9a"
+_MARK = "#ffd400"
+# More bars or lines than these would be too thin to read.
+_BARS, _LINES = 14, 6
+_LINE_COLORS = ("#3d85c6", "#e0812f", "#4f9d55", "#a05195", "#8c6d46", "#6b7f99")
+_HEIGHT, _WIDTHS = 2.5, {"image": 2.35, "map": 2.75, "band": 2.4, "date": 4.6}
+
+
+def point_picture(story: PixelStory, bands: Sequence[str], radius: int, side: float) -> Markup:
+    """Return the picture of a pixel as SVG, a row per method.
+
+    For networks that look around a pixel: the window as an image with the pixel marked, and beside it what counts in it, the
+    receptive field outlined. Bars per band and per date, where the method tells them apart and there are several; below
+    those of dates the series of the pixel.
+
+    Parameters
+    ----------
+    story : PixelStory
+        The pixel.
+    bands : sequence of str
+        Names of the bands.
+    radius : int
+        Receptive radius of the network in pixels.
+    side : float
+        Side of a pixel in units of the map's CRS.
+    """
+    columns = _columns(story, radius)
+    series = len(story.dates) > 1
+    rows = len(story.reasons) + series
+    width = max(sum(_WIDTHS[c] for c in columns), 5.0)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.add_gridspec(rows, len(columns), width_ratios=[_WIDTHS[c] for c in columns])
+        for i, reason in enumerate(story.reasons):
+            for j, column in enumerate(columns):
+                if column == "image" and i == 0:
+                    _image(figure.add_subplot(grid[i, j]), story, bands, side)
+                elif column == "map" and _spread(reason):
+                    _map(figure.add_subplot(grid[i, j]), story, reason, radius)
+                elif column == "band" and _several(reason, "band"):
+                    _bars(figure.add_subplot(grid[i, j]), reason, reason.parts["band"])
+                elif column == "date" and _several(reason, "date"):
+                    _dates(figure.add_subplot(grid[i, j]), story, reason)
+        if series:
+            place = grid[rows - 1, columns.index("date")] if "date" in columns else grid[rows - 1, :]
+            _series(figure.add_subplot(place), story, bands)
+
+    title = f"What decided {story.point}: " + ", ".join(f"{name} {value:.3g}" for name, value in story.ranking[:2])
+    return drawing(draw, title, (width, _HEIGHT * rows))
+
+
+def _columns(story: PixelStory, radius: int) -> list[str]:
+    columns = ["image"] if radius else []
+    if any(_spread(r) for r in story.reasons):
+        columns.append("map")
+    columns += [axis for axis in ("band", "date") if any(_several(r, axis) for r in story.reasons)]
+    return columns or ["band"]
+
+
+def _spread(reason: Reason) -> bool:
+    """Return whether a method tells places apart, and there are several."""
+    return reason.pixel.size > 1 and reason.method not in ("occlusion_band", "occlusion_date")
+
+
+def _several(reason: Reason, axis: str) -> bool:
+    return axis in reason.parts and len(reason.parts[axis].names) > 1
+
+
+def _image(axes: Axes, story: PixelStory, bands: Sequence[str], side: float) -> None:
+    shown = shown_bands(bands)
+    date = _shown_date(story)
+    values = story.values[date][list(shown)]
+    seen = np.isfinite(values).all(0)
+    low, high = (np.nanpercentile(values, q, axis=(1, 2))[:, None, None] for q in (2, 98))
+    stretched = np.clip((values - low) / np.where(high > low, high - low, 1.0), 0, 1)
+    picture = np.zeros((*seen.shape, 4))
+    picture[..., :3] = np.moveaxis(np.where(seen, stretched, 0), 0, -1)
+    picture[..., 3] = seen
+    axes.imshow(picture, interpolation="none")
+    _frame(axes, story)
+    named = ", ".join(bands[i] for i in dict.fromkeys(shown))
+    axes.set_title(named + (f", {story.dates[date]}" if story.dates[date] else ""), fontsize=9)
+    length = len(seen) * side
+    axes.set_xlabel(f"{len(seen)} x {len(seen)} pixels of {side:.6g}: {length:.6g} across")
+
+
+def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
+    """Return the bands of a picture: red, green and blue by name, else the first three, else the first in grey."""
+    names = [name.lower() for name in bands]
+    if {"red", "green", "blue"} <= set(names):
+        return names.index("red"), names.index("green"), names.index("blue")
+    return (0, 1, 2) if len(names) > 2 else (0, 0, 0)
+
+
+def _shown_date(story: PixelStory) -> int:
+    """Return the date that counts most; where no method tells dates apart, the first on which the pixel was seen."""
+    y, x = story.own
+    seen = np.isfinite(story.values[:, :, y, x]).all(1)
+    share = next((r.parts["date"].share for r in story.reasons if "date" in r.parts), np.zeros(len(seen)))
+    return int(np.argmax(np.where(seen, 1.0 + share, 0.0)))
+
+
+def _map(axes: Axes, story: PixelStory, reason: Reason, radius: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    most = float(np.nanmax(np.abs(reason.pixel))) or 1.0
+    span: dict[str, Any] = (
+        {"cmap": "RdBu", "vmin": -most, "vmax": most} if reason.signed else {"cmap": "magma", "vmin": 0, "vmax": most}
+    )
+    drawn = axes.imshow(reason.pixel, interpolation="none", **span)
+    _frame(axes, story)
+    y, x = story.own
+    corner = (x - radius - 0.5, y - radius - 0.5)
+    axes.add_patch(
+        Rectangle(corner, 2 * radius + 1, 2 * radius + 1, fill=False, ec=_GREY, lw=0.9, ls=(0, (4, 3)), clip_on=False)
+    )
+    n = len(reason.pixel)
+    axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
+    axes.set_title(spoken(reason.method), fontsize=9)
+    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.85, aspect=24, pad=0.03)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7.5)
+    bar.formatter.set_powerlimits((-2, 3))
+    bar.set_label(reason.unit if len(reason.unit) < 20 else reason.unit.split(" per ")[0], fontsize=8)
+
+
+def _frame(axes: Axes, story: PixelStory) -> None:
+    """Mark the pixel; at a size that can be seen, however small it is in the window."""
+    from matplotlib.patches import Rectangle
+
+    y, x = story.own
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, linewidth=0.5, alpha=0.4)
+    half = max(0.5, story.values.shape[-1] / 40)
+    for color, width in (("black", 2.4), (_MARK, 1.2)):
+        axes.add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, ec=color, lw=width))
+
+
+def _bars(axes: Axes, reason: Reason, parts: Parts) -> None:
+    n = len(parts.names)
+    shown = list(range(n)) if n <= _BARS else parts.order[:_BARS]
+    values = _drawn(reason, parts)[shown]
+    axes.barh(range(len(shown)), values, color=_colors(reason, parts.value[shown]), height=0.66)
+    axes.set_yticks(range(len(shown)), [parts.names[i] for i in shown])
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=_measure(reason))
+    axes.set_title("bands" if n <= _BARS else f"the {_BARS} of {n} bands that count most", fontsize=9)
+    _zero(axes, "x")
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _dates(axes: Axes, story: PixelStory, reason: Reason) -> None:
+    parts = reason.parts["date"]
+    x, kept = _times(story)
+    width = 0.7 * float(np.diff(x).min()) if len(x) > 1 else 0.7
+    axes.bar(x, _drawn(reason, parts)[kept], width=width, color=_colors(reason, parts.value[kept]))
+    axes.set(ylabel=_measure(reason))
+    axes.set_title(f"dates: {spoken(reason.method)}", fontsize=9)
+    _zero(axes, "y")
+    axes.locator_params(axis="y", nbins=5)
+    _time_axis(axes, story, x)
+
+
+def _series(axes: Axes, story: PixelStory, bands: Sequence[str]) -> None:
+    """Draw the series of the pixel; of several bands in standard deviations over the window, for they share an axis."""
+    y, x = story.own
+    times, kept = _times(story)
+    values = story.values[kept, :, y, x]
+    share = next((r.parts["band"].share for r in story.reasons if "band" in r.parts), np.zeros(len(bands)))
+    most = np.argsort(-share, kind="stable")[:_LINES].tolist()
+    for color, c in zip(_LINE_COLORS, sorted(most), strict=False):
+        line = values[:, c]
+        if len(bands) > 1:
+            line = (line - np.nanmean(line)) / (np.nanstd(line) or 1.0)
+        axes.plot(times, line, "o-", color=color, lw=1.4, ms=3, label=bands[c])
+    axes.set_ylabel(bands[0] if len(bands) == 1 else "standardised values")
+    axes.set_title("what the pixel looked like", fontsize=9)
+    axes.grid(axis="y", color=_ink(), alpha=0.12, lw=0.6)
+    axes.locator_params(axis="y", nbins=5)
+    if len(bands) > 1:
+        axes.legend(ncols=len(most), loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, handlelength=1.4)
+    _time_axis(axes, story, times)
+
+
+def _times(story: PixelStory) -> tuple[Array, list[int]]:
+    """Return where dates stand on an axis, and which of them do: without any, by their number."""
+    from matplotlib.dates import date2num
+
+    kept = [i for i, d in enumerate(story.dates) if d]
+    if not kept:
+        return np.arange(1, len(story.dates) + 1), list(range(len(story.dates)))
+    return np.asarray(date2num([datetime.date.fromisoformat(d) for d in story.dates if d])), kept
+
+
+def _time_axis(axes: Axes, story: PixelStory, x: Array) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    margin = 0.03 * float(x[-1] - x[0]) + (0.5 * float(np.diff(x).min()) if len(x) > 1 else 0.5)
+    axes.set_xlim(x[0] - margin, x[-1] + margin)
+    if any(story.dates):
+        locator = AutoDateLocator(minticks=3, maxticks=8)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _drawn(reason: Reason, parts: Parts) -> Array:
+    return parts.value if reason.signed else 100 * parts.share
+
+
+def _measure(reason: Reason) -> str:
+    return reason.unit if reason.signed else "share, %"
+
+
+def _colors(reason: Reason, values: Array) -> list[str]:
+    return [(FOR if v >= 0 else AGAINST) if reason.signed else PLAIN for v in values.tolist()]
+
+
+def _zero(axes: Axes, axis: str) -> None:
+    (axes.axvline if axis == "x" else axes.axhline)(0, color=_ink(), lw=0.7)
+    axes.grid(axis=axis, color=_ink(), alpha=0.12, lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def _ink() -> str:
+    """Return the colour of the text of the figure that is being drawn."""
+    from matplotlib import rcParams
+
+    return str(rcParams["text.color"])
+
+
+def spoken(method: str) -> str:
+    """Return the name of a method in words."""
+    return {"smoothgrad": "SmoothGrad", "gradient_input": "gradient x input"}.get(method, method.replace("_", " "))
