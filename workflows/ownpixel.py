@@ -35,15 +35,18 @@ class Parts:
     ----------
     names : tuple of str
         The n bands or dates.
-    share : (n,) float64
-        Of the sizes of all attributions; sums to one. Zero where nothing counts at all.
     value : (n,) float64
         Sum of the attributions over the window: with their signs where the method has them, else of their sizes.
     """
 
     names: tuple[str, ...]
-    share: Array
     value: Array
+
+    @property
+    def share(self) -> Array:
+        """Sizes of the values, of their sum: (n,) float64. Zero where nothing counts at all."""
+        sizes = np.abs(self.value)
+        return np.asarray(sizes / sizes.sum()) if sizes.any() else sizes
 
     @property
     def order(self) -> list[int]:
@@ -197,11 +200,7 @@ def _parts(attribution: Tensor, axis: str, names: tuple[str, ...], signed: bool)
     """Return the parts of an axis of an attribution (1, T, C, S, S): sums over the other axis and the window."""
     along = (1, 3, 4) if axis == "band" else (2, 3, 4)
     values = attribution.double()
-    sizes = values.abs().sum(along)[0]
-    total = sizes.sum()
-    share = sizes / total if total > 0 else sizes
-    value = values.sum(along)[0] if signed else sizes
-    return Parts(names=names, share=share.cpu().numpy(), value=value.cpu().numpy())
+    return Parts(names=names, value=(values if signed else values.abs()).sum(along)[0].cpu().numpy())
 
 
 def _named(dates: Sequence[str | None]) -> tuple[str, ...]:

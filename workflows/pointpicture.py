@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -31,7 +30,7 @@ _LINE_COLORS = ("#3d85c6", "#e0812f", "#4f9d55", "#a05195", "#8c6d46", "#6b7f99"
 _HEIGHT, _WIDTHS = 2.5, {"image": 2.35, "map": 2.75, "band": 2.4, "date": 4.6}
 
 
-def point_picture(story: PixelStory, bands: Sequence[str], radius: int, side: float) -> Markup:
+def point_picture(story: PixelStory, bands: Sequence[str], radius: int, side: float, unit: str) -> Markup:
     """Return the picture of a pixel as SVG, a row per method.
 
     For networks that look around a pixel: the window as an image with the pixel marked, and beside it what counts in it, the
@@ -46,8 +45,8 @@ def point_picture(story: PixelStory, bands: Sequence[str], radius: int, side: fl
         Names of the bands.
     radius : int
         Receptive radius of the network in pixels.
-    side : float
-        Side of a pixel in units of the map's CRS.
+    side, unit : float, str
+        Side of a pixel, and the unit of the map's CRS.
     """
     columns = _columns(story, radius)
     series = len(story.dates) > 1
@@ -59,8 +58,8 @@ def point_picture(story: PixelStory, bands: Sequence[str], radius: int, side: fl
         for i, reason in enumerate(story.reasons):
             for j, column in enumerate(columns):
                 if column == "image" and i == 0:
-                    _image(figure.add_subplot(grid[i, j]), story, bands, side)
-                elif column == "map" and _spread(reason):
+                    _image(figure.add_subplot(grid[i, j]), story, bands, side, unit)
+                elif column == "map" and tells_places(reason):
                     _map(figure.add_subplot(grid[i, j]), story, reason, radius)
                 elif column == "band" and _several(reason, "band"):
                     _bars(figure.add_subplot(grid[i, j]), reason, reason.parts["band"])
@@ -76,14 +75,14 @@ def point_picture(story: PixelStory, bands: Sequence[str], radius: int, side: fl
 
 def _columns(story: PixelStory, radius: int) -> list[str]:
     columns = ["image"] if radius else []
-    if any(_spread(r) for r in story.reasons):
+    if any(tells_places(r) for r in story.reasons):
         columns.append("map")
     columns += [axis for axis in ("band", "date") if any(_several(r, axis) for r in story.reasons)]
     return columns or ["band"]
 
 
-def _spread(reason: Reason) -> bool:
-    """Return whether a method tells places apart, and there are several."""
+def tells_places(reason: Reason) -> bool:
+    """Return whether a method tells the pixel from its surroundings, and the network sees any."""
     return reason.pixel.size > 1 and reason.method not in ("occlusion_band", "occlusion_date")
 
 
@@ -91,22 +90,22 @@ def _several(reason: Reason, axis: str) -> bool:
     return axis in reason.parts and len(reason.parts[axis].names) > 1
 
 
-def _image(axes: Axes, story: PixelStory, bands: Sequence[str], side: float) -> None:
+def _image(axes: Axes, story: PixelStory, bands: Sequence[str], side: float, unit: str) -> None:
     shown = shown_bands(bands)
     date = _shown_date(story)
     values = story.values[date][list(shown)]
-    seen = np.isfinite(values).all(0)
+    n = values.shape[-1]
+    seen: Array = np.isfinite(values).all(0)
     low, high = (np.nanpercentile(values, q, axis=(1, 2))[:, None, None] for q in (2, 98))
     stretched = np.clip((values - low) / np.where(high > low, high - low, 1.0), 0, 1)
-    picture = np.zeros((*seen.shape, 4))
+    picture = np.zeros((n, n, 4))
     picture[..., :3] = np.moveaxis(np.where(seen, stretched, 0), 0, -1)
     picture[..., 3] = seen
     axes.imshow(picture, interpolation="none")
     _frame(axes, story)
     named = ", ".join(bands[i] for i in dict.fromkeys(shown))
     axes.set_title(named + (f", {story.dates[date]}" if story.dates[date] else ""), fontsize=9)
-    length = len(seen) * side
-    axes.set_xlabel(f"{len(seen)} x {len(seen)} pixels of {side:.6g}: {length:.6g} across")
+    axes.set_xlabel(f"{n} px = {n * side:,.6g} {unit}")
 
 
 def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
@@ -120,8 +119,8 @@ def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
 def _shown_date(story: PixelStory) -> int:
     """Return the date that counts most; where no method tells dates apart, the first on which the pixel was seen."""
     y, x = story.own
-    seen = np.isfinite(story.values[:, :, y, x]).all(1)
-    share = next((r.parts["date"].share for r in story.reasons if "date" in r.parts), np.zeros(len(seen)))
+    seen: Array = np.asarray(np.isfinite(story.values[:, :, y, x])).all(1)
+    share = next((r.parts["date"].share for r in story.reasons if "date" in r.parts), np.zeros(len(story.dates)))
     return int(np.argmax(np.where(seen, 1.0 + share, 0.0)))
 
 
@@ -145,7 +144,8 @@ def _map(axes: Axes, story: PixelStory, reason: Reason, radius: int) -> None:
     bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.85, aspect=24, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5)
-    bar.formatter.set_powerlimits((-2, 3))
+    bar.ax.ticklabel_format(style="sci", scilimits=(-2, 3))
+    bar.ax.yaxis.get_offset_text().set_fontsize(7.5)
     bar.set_label(reason.unit if len(reason.unit) < 20 else reason.unit.split(" per ")[0], fontsize=8)
 
 
@@ -169,7 +169,7 @@ def _bars(axes: Axes, reason: Reason, parts: Parts) -> None:
     axes.barh(range(len(shown)), values, color=_colors(reason, parts.value[shown]), height=0.66)
     axes.set_yticks(range(len(shown)), [parts.names[i] for i in shown])
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=_measure(reason))
-    axes.set_title("bands" if n <= _BARS else f"the {_BARS} of {n} bands that count most", fontsize=9)
+    axes.set_title(_headed("bands" if n <= _BARS else f"{_BARS} of {n} bands", reason), fontsize=9)
     _zero(axes, "x")
     axes.locator_params(axis="x", nbins=4)
 
@@ -180,7 +180,7 @@ def _dates(axes: Axes, story: PixelStory, reason: Reason) -> None:
     width = 0.7 * float(np.diff(x).min()) if len(x) > 1 else 0.7
     axes.bar(x, _drawn(reason, parts)[kept], width=width, color=_colors(reason, parts.value[kept]))
     axes.set(ylabel=_measure(reason))
-    axes.set_title(f"dates: {spoken(reason.method)}", fontsize=9)
+    axes.set_title(_headed("dates", reason), fontsize=9)
     _zero(axes, "y")
     axes.locator_params(axis="y", nbins=5)
     _time_axis(axes, story, x)
@@ -208,28 +208,33 @@ def _series(axes: Axes, story: PixelStory, bands: Sequence[str]) -> None:
 
 
 def _times(story: PixelStory) -> tuple[Array, list[int]]:
-    """Return where dates stand on an axis, and which of them do: without any, by their number."""
-    from matplotlib.dates import date2num
-
+    """Return where dates stand on an axis, and which of them do: days since 1970, or without any date their number."""
     kept = [i for i, d in enumerate(story.dates) if d]
     if not kept:
         return np.arange(1, len(story.dates) + 1), list(range(len(story.dates)))
-    return np.asarray(date2num([datetime.date.fromisoformat(d) for d in story.dates if d])), kept
+    return np.array([d for d in story.dates if d], "datetime64[D]").astype(np.int64), kept
 
 
 def _time_axis(axes: Axes, story: PixelStory, x: Array) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib import dates
 
     margin = 0.03 * float(x[-1] - x[0]) + (0.5 * float(np.diff(x).min()) if len(x) > 1 else 0.5)
     axes.set_xlim(x[0] - margin, x[-1] + margin)
     if any(story.dates):
-        locator = AutoDateLocator(minticks=3, maxticks=8)
+        # Matplotlib counts days from 1970 as well.
+        axes.xaxis_date()
+        locator = dates.AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def _drawn(reason: Reason, parts: Parts) -> Array:
     return parts.value if reason.signed else 100 * parts.share
+
+
+def _headed(what: str, reason: Reason) -> str:
+    """Return a heading; with the method, where nothing beside it says so."""
+    return what if tells_places(reason) else f"{what}: {spoken(reason.method)}"
 
 
 def _measure(reason: Reason) -> str:
@@ -240,7 +245,7 @@ def _colors(reason: Reason, values: Array) -> list[str]:
     return [(FOR if v >= 0 else AGAINST) if reason.signed else PLAIN for v in values.tolist()]
 
 
-def _zero(axes: Axes, axis: str) -> None:
+def _zero(axes: Axes, axis: Literal["x", "y"]) -> None:
     (axes.axvline if axis == "x" else axes.axhline)(0, color=_ink(), lw=0.7)
     axes.grid(axis=axis, color=_ink(), alpha=0.12, lw=0.6)
     axes.set_axisbelow(True)
@@ -255,4 +260,11 @@ def _ink() -> str:
 
 def spoken(method: str) -> str:
     """Return the name of a method in words."""
-    return {"smoothgrad": "SmoothGrad", "gradient_input": "gradient x input"}.get(method, method.replace("_", " "))
+    return {
+        "smoothgrad": "SmoothGrad",
+        "gradient_input": "gradient x input",
+        "integrated_gradients": "integrated gradients",
+        "occlusion_band": "occlusion of bands",
+        "occlusion_date": "occlusion of dates",
+        "occlusion_patch": "occlusion of patches",
+    }.get(method, method)

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import LabelError, RequestError
 from pipeline.files import write_text
-from pipeline.grid import crs_name
 from pipeline.samples.points import Point, read_points
 from workflows.explainers import explainers_of
 from workflows.ownpixel import PixelStory, story_of
-from workflows.pointpicture import AGAINST, FOR, point_picture, spoken
+from workflows.pointpicture import AGAINST, FOR, point_picture, spoken, tells_places
 from workflows.products.product import OFFERED
 from workflows.report import template
 from workflows.scoring import load_scorer
+from workflows.verdict import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from markupsafe import Markup
+    from odc.geo.geobox import GeoBox
 
     from models.bundle import Bundle
     from workflows.context import Context
@@ -46,8 +47,8 @@ def explain_points(context: Context, bundle: Bundle, file: Path) -> list[tuple[s
       ``second``, ``second_probability``, or ``estimate`` of a regression; ``method``, ``target``, ``unit``, ``signed``;
       ``share_here``, which share of all attribution lies on the pixel itself and not on its surroundings; the ``band`` and
       the ``date`` that count most, with their shares.
-    - ``parts.csv``: a row for each of their bands and dates: ``axis`` (band or date), ``part``, ``share`` of the sizes of
-      all attributions, and ``value``, their sum, with its sign where the method has one.
+    - ``parts.csv``: a row for each of their bands and dates: ``axis`` (band or date), ``part``, ``value``, the sum of its
+      attributions over the window, with its sign where the method has one, and ``share``, its size among those of all.
     - ``point-001.svg``, ...: the pictures. ``index.html``: the page.
 
     Parameters
@@ -115,11 +116,11 @@ def _write(
     _write_csv(folder / "points.csv", [row for story in stories for row in _rows(story)])
     _write_csv(folder / "parts.csv", [row for story in stories for row in _part_rows(story)])
     geobox = context.cube.geobox
-    side = abs(float(geobox.resolution.x))
+    side, unit = _pixel(geobox)
     shown = []
     with context.console.progress("drawing points", len(stories), "points") as tell:
         for i, story in enumerate(stories, 1):
-            picture = point_picture(story, bundle.bands, bundle.network.radius, side)
+            picture = point_picture(story, bundle.bands, bundle.network.radius, side, unit)
             write_text(folder / _picture_name(story, stories), _standalone(picture))
             shown.append(
                 {"story": story, "picture": picture, "said": [(spoken(r.method), _said(r)) for r in story.reasons]}
@@ -135,7 +136,7 @@ def _write(
         units=bundle.task.get("units", ""),
         around=not bundle.network.pixelwise,
         signed=any(r.signed for r in stories[0].reasons),
-        crs=crs_name(geobox),
+        crs=f"EPSG:{geobox.crs.epsg}" if geobox.crs is not None and geobox.crs.epsg else "CRS of the map",
         ink=(FOR, AGAINST),
     )
     write_text(folder / "index.html", page)
@@ -144,6 +145,13 @@ def _write(
         ("points.csv", folder / "points.csv"),
         ("parts.csv", folder / "parts.csv"),
     ]
+
+
+def _pixel(geobox: GeoBox) -> tuple[float, str]:
+    """Return the side of a pixel and its unit."""
+    assert geobox.crs is not None
+    unit = str(geobox.crs.proj.axis_info[0].unit_name)
+    return abs(float(geobox.resolution.x)), {"metre": "m", "degree": "°"}.get(unit, unit)
 
 
 def _picture_name(story: PixelStory, stories: Sequence[PixelStory]) -> str:
@@ -191,9 +199,9 @@ def _part_rows(story: PixelStory) -> list[dict[str, Any]]:
             "target": reason.target,
             "axis": axis,
             "part": name,
-            "share": f"{share:.6g}",
             "value": f"{value:.6g}",
             "unit": reason.unit,
+            "share": f"{share:.6g}",
         }
         for reason in story.reasons
         for axis, parts in reason.parts.items()
@@ -218,19 +226,19 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _said(reason: Reason) -> str:
     """Return in words what a method says of a pixel."""
     found = [
-        f"{plural}: {_first(parts, reason.signed)}"
+        f"{plural} {_first(parts, reason.signed)}"
         for axis, plural in (("band", "bands"), ("date", "dates"))
         if (parts := reason.parts.get(axis)) is not None and len(parts.names) > 1
     ]
-    if reason.pixel.size > 1 and reason.method not in ("occlusion_band", "occlusion_date"):
-        found.append(f"{reason.here:.0%} of all that counts lies on the pixel itself")
-    return "; ".join(found) or "nothing to tell apart"
+    if tells_places(reason):
+        found.append(f"{percent(reason.here)} of all that counts lies on the pixel itself")
+    return "; ".join(found) or f"{reason.pixel[0, 0]:.3g} {reason.unit}"
 
 
 def _first(parts: Parts, signed: bool) -> str:
-    """Return the three parts that count most, with their shares and what they speak for."""
+    """Return the three parts that count most with their shares, and the sign of their values."""
     texts = []
     for i in parts.order[:3]:
-        side = "" if not signed else ", for" if parts.value[i] >= 0 else ", against"
-        texts.append(f"{parts.names[i]} ({parts.share[i]:.0%}{side})")
-    return ", ".join(texts) or "none counts"
+        sign = "" if not signed else "+" if parts.value[i] >= 0 else "−"
+        texts.append(f"{parts.names[i]} {sign}{percent(parts.share[i])}")
+    return ", ".join(texts) or "do not count at all"
