@@ -27,6 +27,7 @@ _MARK = "#ffd400"
 # More bars or lines than these would be too thin to read.
 _BARS, _LINES = 14, 6
 _LINE_COLORS = ("#3d85c6", "#e0812f", "#4f9d55", "#a05195", "#8c6d46", "#6b7f99")
+_SATURATED = 99
 _HEIGHT, _WIDTHS = 2.5, {"image": 2.35, "map": 2.75, "band": 2.4, "date": 4.6}
 
 
@@ -119,7 +120,7 @@ def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
 def _shown_date(story: PixelStory) -> int:
     """Return the date that counts most; where no method tells dates apart, the first on which the pixel was seen."""
     y, x = story.own
-    seen: Array = np.asarray(np.isfinite(story.values[:, :, y, x])).all(1)
+    seen = np.isfinite(story.values[:, 0, y, x])
     share = next((r.parts["date"].share for r in story.reasons if "date" in r.parts), np.zeros(len(story.dates)))
     return int(np.argmax(np.where(seen, 1.0 + share, 0.0)))
 
@@ -127,11 +128,10 @@ def _shown_date(story: PixelStory) -> int:
 def _map(axes: Axes, story: PixelStory, reason: Reason, radius: int) -> None:
     from matplotlib.patches import Rectangle
 
-    most = float(np.nanmax(np.abs(reason.pixel))) or 1.0
-    span: dict[str, Any] = (
-        {"cmap": "RdBu", "vmin": -most, "vmax": most} if reason.signed else {"cmap": "magma", "vmin": 0, "vmax": most}
-    )
-    drawn = axes.imshow(reason.pixel, interpolation="none", **span)
+    # Few pixels count most by far, as a rule the pixel itself: on a scale to their end nothing else could be seen.
+    most = float(np.nanpercentile(np.abs(reason.pixel), _SATURATED)) or float(np.nanmax(np.abs(reason.pixel))) or 1.0
+    span: dict[str, Any] = {"cmap": "RdBu", "vmin": -most} if reason.signed else {"cmap": "magma", "vmin": 0}
+    drawn = axes.imshow(reason.pixel, interpolation="none", vmax=most, **span)
     _frame(axes, story)
     y, x = story.own
     corner = (x - radius - 0.5, y - radius - 0.5)
@@ -141,7 +141,9 @@ def _map(axes: Axes, story: PixelStory, reason: Reason, radius: int) -> None:
     n = len(reason.pixel)
     axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     axes.set_title(spoken(reason.method), fontsize=9)
-    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.85, aspect=24, pad=0.03)
+    bar = axes.figure.colorbar(
+        drawn, ax=axes, extend="both" if reason.signed else "max", shrink=0.85, aspect=24, pad=0.03
+    )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5)
     bar.ax.ticklabel_format(style="sci", scilimits=(-2, 3))

@@ -103,7 +103,7 @@ def read_points(path: Path, crs: str | None, geobox: GeoBox, most: int) -> tuple
         if 0 <= row < height and 0 <= column < width:
             points.append(Point(number, point.name, x, y, int(row), int(column)))
         else:
-            left.append(f"{point} lies outside the map, at {x:.6g}, {y:.6g} in {crs_name(geobox)}")
+            left.append(f"{point} lies outside the map, at {x:.8g}, {y:.8g} in {crs_name(geobox)}")
     if not points:
         raise LabelError(
             f"--at: no point of {path} lies on the map\n"
