@@ -148,7 +148,7 @@ def _map(axes: Axes, story: PixelStory, reason: Reason, radius: int) -> None:
     bar.ax.tick_params(labelsize=7.5)
     bar.ax.ticklabel_format(style="sci", scilimits=(-2, 3))
     bar.ax.yaxis.get_offset_text().set_fontsize(7.5)
-    bar.set_label(reason.unit if len(reason.unit) < 20 else reason.unit.split(" per ")[0], fontsize=8)
+    bar.set_label(reason.unit.replace("standard deviation of the band", "deviation"), fontsize=8)
 
 
 def _frame(axes: Axes, story: PixelStory) -> None:
@@ -236,6 +236,8 @@ def _drawn(reason: Reason, parts: Parts) -> Array:
 
 def _headed(what: str, reason: Reason) -> str:
     """Return a heading; with the method, where nothing beside it says so."""
+    if reason.method in ("occlusion_band", "occlusion_date"):
+        return spoken(reason.method)
     return what if tells_places(reason) else f"{what}: {spoken(reason.method)}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import LabelError, RequestError
-from pipeline.files import write_text
+from pipeline.files import sweep, write_text
 from pipeline.samples.points import Point, read_points
 from workflows.explainers import explainers_of
 from workflows.ownpixel import PixelStory, story_of
@@ -110,6 +110,7 @@ def _write(
     context: Context, bundle: Bundle, file: Path, stories: Sequence[PixelStory], left: Sequence[str]
 ) -> list[tuple[str, Path]]:
     folder = context.output.report / "points"
+    sweep(folder)
     # Of another file, perhaps.
     for old in folder.glob("point-*.svg"):
         old.unlink()
@@ -240,5 +241,5 @@ def _first(parts: Parts, signed: bool) -> str:
     texts = []
     for i in parts.order[:3]:
         sign = "" if not signed else "+" if parts.value[i] >= 0 else "−"
-        texts.append(f"{parts.names[i]} {sign}{percent(parts.share[i])}")
+        texts.append(f"{parts.names[i]} ({sign}{percent(parts.share[i])})")
     return ", ".join(texts) or "do not count at all"
