@@ -1,13 +1,14 @@
-"""A picture of what decided one pixel: its surroundings, what counts in them, the bands, and the dates."""
+"""A picture of what decided one pixel: its surroundings, what counts in them, and charts of its bands and dates."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from workflows.charts import drawing
+from workflows.pointcharts import bars, date_bars, series_lines, spoken, tells_places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,18 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from workflows.ownpixel import Parts, PixelStory, Reason
+    from workflows.ownpixel import PixelStory, Reason
 
 Array = np.ndarray[Any, Any]
 
-FOR, AGAINST, PLAIN = "#3d85c6", "#d6604d", "#3d85c6"
-"""Colours of what speaks for the target and against it, and of sizes without a sign."""
-
 _GREY = "#9a9a9a"
 _MARK = "#ffd400"
-# More bars or lines than these would be too thin to read.
-_BARS, _LINES = 14, 6
-_LINE_COLORS = ("#3d85c6", "#e0812f", "#4f9d55", "#a05195", "#8c6d46", "#6b7f99")
+# Percentile of sizes at the ends of the colour ramp.
 _SATURATED = 99
 _HEIGHT, _WIDTHS = 2.5, {"image": 2.35, "map": 2.75, "band": 2.4, "date": 4.6}
 
@@ -63,12 +59,12 @@ def point_picture(story: PixelStory, bands: Sequence[str], radius: int, side: fl
                 elif column == "map" and tells_places(reason):
                     _map(figure.add_subplot(grid[i, j]), story, reason, radius)
                 elif column == "band" and _several(reason, "band"):
-                    _bars(figure.add_subplot(grid[i, j]), reason, reason.parts["band"])
+                    bars(figure.add_subplot(grid[i, j]), reason, reason.parts["band"])
                 elif column == "date" and _several(reason, "date"):
-                    _dates(figure.add_subplot(grid[i, j]), story, reason)
+                    date_bars(figure.add_subplot(grid[i, j]), story, reason)
         if series:
             place = grid[rows - 1, columns.index("date")] if "date" in columns else grid[rows - 1, :]
-            _series(figure.add_subplot(place), story, bands)
+            series_lines(figure.add_subplot(place), story, bands)
 
     title = f"What decided {story.point}: " + ", ".join(f"{name} {value:.3g}" for name, value in story.ranking[:2])
     return drawing(draw, title, (width, _HEIGHT * rows))
@@ -80,11 +76,6 @@ def _columns(story: PixelStory, radius: int) -> list[str]:
         columns.append("map")
     columns += [axis for axis in ("band", "date") if any(_several(r, axis) for r in story.reasons)]
     return columns or ["band"]
-
-
-def tells_places(reason: Reason) -> bool:
-    """Return whether a method tells the pixel from its surroundings, and the network sees any."""
-    return reason.pixel.size > 1 and reason.method not in ("occlusion_band", "occlusion_date")
 
 
 def _several(reason: Reason, axis: str) -> bool:
@@ -162,113 +153,3 @@ def _frame(axes: Axes, story: PixelStory) -> None:
     half = max(0.5, story.values.shape[-1] / 40)
     for color, width in (("black", 2.4), (_MARK, 1.2)):
         axes.add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, ec=color, lw=width))
-
-
-def _bars(axes: Axes, reason: Reason, parts: Parts) -> None:
-    n = len(parts.names)
-    shown = list(range(n)) if n <= _BARS else parts.order[:_BARS]
-    values = _drawn(reason, parts)[shown]
-    axes.barh(range(len(shown)), values, color=_colors(reason, parts.value[shown]), height=0.66)
-    axes.set_yticks(range(len(shown)), [parts.names[i] for i in shown])
-    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=_measure(reason))
-    axes.set_title(_headed("bands" if n <= _BARS else f"{_BARS} of {n} bands", reason), fontsize=9)
-    _zero(axes, "x")
-    axes.locator_params(axis="x", nbins=4)
-
-
-def _dates(axes: Axes, story: PixelStory, reason: Reason) -> None:
-    parts = reason.parts["date"]
-    x, kept = _times(story)
-    width = 0.7 * float(np.diff(x).min()) if len(x) > 1 else 0.7
-    axes.bar(x, _drawn(reason, parts)[kept], width=width, color=_colors(reason, parts.value[kept]))
-    axes.set(ylabel=_measure(reason))
-    axes.set_title(_headed("dates", reason), fontsize=9)
-    _zero(axes, "y")
-    axes.locator_params(axis="y", nbins=5)
-    _time_axis(axes, story, x)
-
-
-def _series(axes: Axes, story: PixelStory, bands: Sequence[str]) -> None:
-    """Draw the series of the pixel; of several bands in standard deviations over the window, for they share an axis."""
-    y, x = story.own
-    times, kept = _times(story)
-    values = story.values[kept, :, y, x]
-    share = next((r.parts["band"].share for r in story.reasons if "band" in r.parts), np.zeros(len(bands)))
-    most = np.argsort(-share, kind="stable")[:_LINES].tolist()
-    for color, c in zip(_LINE_COLORS, sorted(most), strict=False):
-        line = values[:, c]
-        if len(bands) > 1:
-            line = (line - np.nanmean(line)) / (np.nanstd(line) or 1.0)
-        axes.plot(times, line, "o-", color=color, lw=1.4, ms=3, label=bands[c])
-    axes.set_ylabel(bands[0] if len(bands) == 1 else "standardised values")
-    axes.set_title("what the pixel looked like", fontsize=9)
-    axes.grid(axis="y", color=_ink(), alpha=0.12, lw=0.6)
-    axes.locator_params(axis="y", nbins=5)
-    if len(bands) > 1:
-        axes.legend(ncols=len(most), loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, handlelength=1.4)
-    _time_axis(axes, story, times)
-
-
-def _times(story: PixelStory) -> tuple[Array, list[int]]:
-    """Return where dates stand on an axis, and which of them do: days since 1970, or without any date their number."""
-    kept = [i for i, d in enumerate(story.dates) if d]
-    if not kept:
-        return np.arange(1, len(story.dates) + 1), list(range(len(story.dates)))
-    return np.array([d for d in story.dates if d], "datetime64[D]").astype(np.int64), kept
-
-
-def _time_axis(axes: Axes, story: PixelStory, x: Array) -> None:
-    from matplotlib import dates
-
-    margin = 0.03 * float(x[-1] - x[0]) + (0.5 * float(np.diff(x).min()) if len(x) > 1 else 0.5)
-    axes.set_xlim(x[0] - margin, x[-1] + margin)
-    if any(story.dates):
-        # Matplotlib counts days from 1970 as well.
-        axes.xaxis_date()
-        locator = dates.AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-
-
-def _drawn(reason: Reason, parts: Parts) -> Array:
-    return parts.value if reason.signed else 100 * parts.share
-
-
-def _headed(what: str, reason: Reason) -> str:
-    """Return a heading; with the method, where nothing beside it says so."""
-    if reason.method in ("occlusion_band", "occlusion_date"):
-        return spoken(reason.method)
-    return what if tells_places(reason) else f"{what}: {spoken(reason.method)}"
-
-
-def _measure(reason: Reason) -> str:
-    return reason.unit if reason.signed else "share, %"
-
-
-def _colors(reason: Reason, values: Array) -> list[str]:
-    return [(FOR if v >= 0 else AGAINST) if reason.signed else PLAIN for v in values.tolist()]
-
-
-def _zero(axes: Axes, axis: Literal["x", "y"]) -> None:
-    (axes.axvline if axis == "x" else axes.axhline)(0, color=_ink(), lw=0.7)
-    axes.grid(axis=axis, color=_ink(), alpha=0.12, lw=0.6)
-    axes.set_axisbelow(True)
-
-
-def _ink() -> str:
-    """Return the colour of the text of the figure that is being drawn."""
-    from matplotlib import rcParams
-
-    return str(rcParams["text.color"])
-
-
-def spoken(method: str) -> str:
-    """Return the name of a method in words."""
-    return {
-        "smoothgrad": "SmoothGrad",
-        "gradient_input": "gradient x input",
-        "integrated_gradients": "integrated gradients",
-        "occlusion_band": "occlusion of bands",
-        "occlusion_date": "occlusion of dates",
-        "occlusion_patch": "occlusion of patches",
-    }.get(method, method)

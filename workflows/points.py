@@ -12,7 +12,8 @@ from pipeline.files import sweep, write_text
 from pipeline.samples.points import Point, read_points
 from workflows.explainers import explainers_of
 from workflows.ownpixel import PixelStory, story_of
-from workflows.pointpicture import AGAINST, FOR, point_picture, spoken, tells_places
+from workflows.pointcharts import AGAINST, FOR, spoken, tells_places
+from workflows.pointpicture import point_picture
 from workflows.products.product import OFFERED
 from workflows.report import template
 from workflows.scoring import load_scorer
