@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Stands for the page's own text colour until the SVG is written.
 _INK = "#010203"
@@ -247,14 +249,21 @@ def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, f
 
 
 def _svg(draw: Any, alt: str) -> Markup:
+    return drawing(lambda figure: draw(figure.add_subplot()), alt)
+
+
+def drawing(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] = (4.5, 3.0)) -> Markup:
+    """Return what ``draw`` puts on a figure of ``size`` inches, as inline SVG; the usual text colour becomes the page's."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.5, 3.0), layout="constrained")
+    # Names are the user's; what the font lacks here, the page's has.
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        draw(figure)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
