@@ -25,7 +25,7 @@ DRAWS = 5
 """How often the places that lend their values are drawn."""
 
 # Places, of networks of single pixels and of others; and the work for all of them, in floating point operations.
-_PIXELS, _WINDOWS, _LEAST, _WORK = 2000, 500, 60, 1e12
+_PIXELS, _WINDOWS, _LEAST, _WORK = 2000, 500, 60, 3e11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
