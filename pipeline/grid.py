@@ -45,6 +45,11 @@ class Window:
         """Rows and columns."""
         return self.height, self.width
 
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
     def pad(self, margin: int) -> Window:
         """Return the window grown (or, if negative, shrunk) by ``margin`` pixels on each side."""
         return Window(

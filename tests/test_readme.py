@@ -9,7 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import geopandas as gpd
 import pytest
+import rasterio
+import shapely
 import yaml
 from conftest import write_chips, write_labels, write_plots, write_scene, write_season
 from test_run import cli
@@ -46,13 +49,18 @@ def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     write_season(Path())
     write_plots(Path("plots.csv"), Path("scene.tif"))
     write_chips(Path("chips"))
+    with rasterio.open("scene.tif") as scene:
+        at = shapely.points([scene.xy(20, 30), scene.xy(70, 60)])
+    gpd.GeoDataFrame(geometry=at, crs=scene.crs).to_file("points.gpkg")
     for example in ("chip_folders", "seasons", "series_table", "anomalies", "few_labels", "regression", "forecast"):
         shutil.copy(ROOT / "workflows" / "examples" / f"{example}.yaml", ".")
     found = [c for c in commands() if c[0] == "landweave"]
-    assert {c[1] for c in found} == {"map", "init", "check", "run", "apply", "extract", "classify", "bench", "tune"}
+    assert {c[1] for c in found} == {
+        "map", "init", "check", "run", "explain", "apply", "extract", "classify", "bench", "tune"
+    }  # fmt: skip
     for command in found:
         # The README's own words; only shorter trainings, for this is a test of words and not of networks.
-        long = command[1] in ("map", "run", "bench", "tune") and "training.epochs" not in " ".join(command)
+        long = command[1] in ("map", "run", "explain", "bench", "tune") and "training.epochs" not in " ".join(command)
         short = ["--set", "training.epochs=1"] if long else []
         once = ["--set", "folds.k=0"]
         short += {"bench": ["--seeds", "1", *once], "tune": ["--set", "tune.trials=2", *once]}.get(command[1], [])
@@ -86,7 +94,6 @@ def test_every_pinned_version_is_exact() -> None:
 @pytest.mark.parametrize("example", sorted((ROOT / "workflows" / "examples").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_example_job_runs(example: Path, tmp_path: Path) -> None:
     import numpy as np
-    import rasterio
 
     scene = write_scene(tmp_path / "scene.tif")
     write_labels(tmp_path / "fields.gpkg")

@@ -110,7 +110,7 @@ def apply(
     for place, request in requests:
         console.notes(unlike(request.cube, bundle))
         if dry_run:
-            blocks = request.blocks()
+            blocks = request.blocks(request.explanations)
             console.note(f"would map {len(blocks)} blocks of {blocks.size} px into {place.maps}; nothing was written")
     if dry_run:
         return []

@@ -11,6 +11,8 @@ from pipeline.engine import cores, memory_budget
 from pipeline.grid import Window, crs_name, whole
 from pipeline.samples.folds import TEST
 from workflows.console import quantity
+from workflows.explainers import planned
+from workflows.explanations import explanations_of
 from workflows.fitting import begin_with, imagery_facts
 from workflows.predict import block_grid, bytes_per_pixel
 
@@ -62,9 +64,10 @@ def check(context: Context) -> None:
     if context.pretrained is not None:
         begin_with(network, context.pretrained, cube.bands, imagery_facts(cube))
     mapped = context.seen(TEST)[0] if job.task == "forecast" else context.cube_of(context.mapped[0])
-    blocks = block_grid(network, mapped, job.predict, job.saliency, job.compute)
+    explainers = planned(job.saliency) if "saliency" in job.predict.layers else ()
+    blocks = block_grid(network, mapped, job.predict, job.compute, explainers)
     threads = cores() if job.compute.threads == "auto" else job.compute.threads
-    per_pixel = bytes_per_pixel(network, mapped, gradient=blocks.halo > network.halo)
+    per_pixel = bytes_per_pixel(network, mapped, explainers)
     memory = threads * per_pixel * (blocks.size + 2 * blocks.halo) ** 2
     disk = 2.0 * len(context.maps) * height * width * layer_bytes(context, network, mapped)
     free = shutil.disk_usage(_existing(job.folder)).free
@@ -83,6 +86,10 @@ def check(context: Context) -> None:
             *([("forecast", spoken_horizon(context))] if job.task == "forecast" else []),
             ("maps", spoken_periods(context)),
             ("blocks", f"{len(blocks)} of {blocks.size} px, read with {blocks.halo} px around"),
+            *(
+                ("saliency" if i == 0 else "", f"{e.method}: {e.passes(network, network.bands, network.dates)} a block")
+                for i, e in enumerate(explainers)
+            ),
             ("threads", threads),
             (
                 "memory",
@@ -125,9 +132,11 @@ def spoken_dates(cube: Cube) -> str:
 def layer_bytes(context: Context, network: Network, cube: Cube) -> float:
     """Return the bytes per pixel that the layers of a map take before compression."""
     job, outputs = context.job, network.outputs
-    per = {"pixel": 1, "band": len(cube.bands), "date": network.dates}
+    explanations = explanations_of(planned(job.saliency), job.saliency, bands=len(cube.bands), dates=network.dates)
+    size = {"pixel": 4, "band": 4 * len(cube.bands), "date": 4 * network.dates, "dominant_band": 1, "dominant_date": 1}
     taken: dict[str, float] = {
-        "classes": 1, "confidence": 2, "probabilities": 2 * outputs, "saliency": 4 * sum(per.values()),
+        "classes": 1, "confidence": 2, "probabilities": 2 * outputs,
+        "saliency": sum(size[per] for e in explanations for per in e.names),
         "value": 4, "reconstruction_error": 4, "anomaly": 2, "forecast": 4 * outputs, "surprise": 4 * outputs, "change": 4,
         "embedding": 4 * network.features if isinstance(network, EncodingNetwork) else 0,
     }  # fmt: skip

@@ -127,6 +127,24 @@ for _name, _these, _text in (
     app.command(_name)(_stage_command(_name, _these, _text))
 
 
+@app.command()
+def explain(
+    job: JobFile,
+    area: Annotated[
+        Path | None, typer.Option("--area", metavar="FILE", help="Polygons; only inside them is explained.")
+    ] = None,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Explain a finished map: make its saliency layers, without making the map again."""
+    from workflows.explain import explain as work
+
+    context = _context(job, set_, overwrite, quiet)
+    made = work(context, area=area)
+    context.console.summary(f"{context.job.name}: explained", made)
+
+
 @app.command("map")
 def map_(
     rasters: Rasters,

@@ -98,8 +98,9 @@ class Console:
     def summary(self, title: str, paths: Sequence[tuple[str, Path]]) -> None:
         """Print, on standard output, what was made and where."""
         self._out.print(Text(title, style="bold"))
+        width = max([14, *(len(what) for what, _ in paths)])
         for what, path in paths:
-            self._out.print(Text(f"  {what:<14} {path}"), soft_wrap=True)
+            self._out.print(Text(f"  {what:<{width}} {path}"), soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, title: str, total: int, unit: str = "") -> Iterator[Callable[[int, int], None]]:

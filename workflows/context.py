@@ -294,6 +294,25 @@ class Context:
         """Whether a sample is what the network sees around one label: of every network, where that is all there is."""
         return self.samples is not None or self.network().centred
 
+    def check_saliency(self) -> None:
+        """Refuse names in the saliency settings that are not there, before anything is trained for them.
+
+        Raises
+        ------
+        JobError
+            If the target is no class, the baseline states a band that the imagery does not have, or a method gives none of
+            the layers that are asked for.
+        """
+        from workflows.explainers import check_names, planned
+        from workflows.explanations import explanations_of
+
+        if "saliency" not in self.job.predict.layers or self.samples is not None:
+            return
+        settings, network = self.job.saliency, self.network()
+        classes = [c.name for c in self.legend.classes] if self.job.task == "classification" else []
+        check_names(settings, classes, self.cube.bands)
+        explanations_of(planned(settings), settings, bands=network.bands, dates=network.dates)
+
     @cached_property
     def software(self) -> dict[str, str]:
         """Versions of what makes the numbers."""

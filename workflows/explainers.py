@@ -26,48 +26,53 @@ def explainers_of(settings: SaliencySettings, bundle: Bundle) -> tuple[Explainer
     JobError
         If the target is no class of the model, or the baseline names a band that it does not have.
     """
+    if not bundle.classifies and settings.target != "winner":
+        raise JobError(
+            f"saliency.target: found {settings.target}, but the model gives a number and no classes; leave it out"
+        )
+    check_names(settings, [c["name"] for c in bundle.legend], bundle.bands)
     target, baseline = target_of(settings, bundle), _baseline(settings, bundle)
     return tuple(
         Explainer(method=method, settings=settings, target=target, baseline=baseline) for method in settings.methods
     )
 
 
-def target_of(settings: SaliencySettings, bundle: Bundle) -> Target:
-    """Return what is explained.
+def planned(settings: SaliencySettings) -> tuple[Explainer, ...]:
+    """Return the methods as far as a plan needs them, where no model is trained yet."""
+    return tuple(Explainer(method=method, settings=settings, baseline=()) for method in settings.methods)
+
+
+def check_names(settings: SaliencySettings, classes: Sequence[str], bands: Sequence[str]) -> None:
+    """Refuse a target that is no class, and a baseline of bands that are not there.
 
     Raises
     ------
     JobError
-        If it is no class of the model.
+        Names what was found, the nearest name, and all that are allowed.
     """
+    if classes and settings.target not in ("winner", "margin") and settings.target not in classes:
+        raise JobError(
+            f"saliency.target: there is no class '{settings.target}'{nearest(settings.target, classes) or '.'} Allowed are "
+            f"winner, margin, {', '.join(classes)}"
+        )
+    stated = () if settings.baseline == "mean" else settings.baseline
+    if strange := [name for name in stated if name not in bands]:
+        raise JobError(
+            f"saliency.baseline: there is no band '{strange[0]}'{nearest(strange[0], bands) or '.'} Allowed are "
+            + ", ".join(bands)
+        )
+
+
+def target_of(settings: SaliencySettings, bundle: Bundle) -> Target:
+    """Return what is explained; the names were checked."""
     if not bundle.classifies:
-        if settings.target != "winner":
-            raise JobError(
-                f"saliency.target: found {settings.target}, but the model gives one number and no classes; leave it out"
-            )
         return Target("output", 0, None)
-    names = [c.name for c in Legend.from_json(bundle.legend).classes]
     if settings.target == "winner":
         return Target("winner", 0, bundle.temperature)
     if settings.target == "margin":
         return Target("margin", 0, bundle.temperature)
-    return Target("output", class_index(settings.target, names), bundle.temperature)
-
-
-def class_index(target: str, names: Sequence[str]) -> int:
-    """Return the index of the class that ``saliency.target`` names.
-
-    Raises
-    ------
-    JobError
-        If there is none; names the nearest, and all there are.
-    """
-    if target not in names:
-        raise JobError(
-            f"saliency.target: there is no class '{target}'{nearest(target, names) or '.'} Allowed are winner, margin, "
-            + ", ".join(names)
-        )
-    return list(names).index(target)
+    names = [c.name for c in Legend.from_json(bundle.legend).classes]
+    return Target("output", names.index(settings.target), bundle.temperature)
 
 
 def _baseline(settings: SaliencySettings, bundle: Bundle) -> tuple[float, ...]:
@@ -75,11 +80,6 @@ def _baseline(settings: SaliencySettings, bundle: Bundle) -> tuple[float, ...]:
     if settings.baseline == "mean":
         return (0.0,) * len(bundle.bands)
     stated = settings.baseline
-    if strange := [name for name in stated if name not in bundle.bands]:
-        raise JobError(
-            f"saliency.baseline: there is no band '{strange[0]}'{nearest(strange[0], bundle.bands) or '.'} The model has "
-            + ", ".join(bundle.bands)
-        )
     mean, std = np.asarray(bundle.mean), np.asarray(bundle.std)
     values: Any = np.asarray([stated.get(name, m) for name, m in zip(bundle.bands, mean, strict=True)])
     return tuple(float(v) for v in (values - mean) / std)

@@ -136,6 +136,14 @@ class Job(Settings):
         return self
 
     @model_validator(mode="after")
+    def _target_of_the_task(self) -> typing.Self:
+        if self.task != "classification" and self.saliency.target != "winner":
+            raise ValueError(
+                f"saliency.target: found {self.saliency.target}, but a {self.task} has no classes; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _imagery_or_samples(self) -> typing.Self:
         labels = self.labels
         alone = None if labels is None else "series" if labels.series is not None else "chips" if labels.chips else None

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 
 from models.inference import scores
-from models.saliency.gradients import gradient
-from models.saliency.reduce import reduce
 from pipeline.engine import release_memory
 from pipeline.grid import Block, BlockGrid, whole
+from pipeline.imagery.area import inside_area
 from pipeline.maps.parts import PartRecord, write_parts
 from workflows.scoring import Scorer, load_scorer
 
 if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
     from pipeline.imagery.cube import Cube, Tile
     from pipeline.maps.layers import Layer
+    from workflows.explanations import Explanation
 
 Array = np.ndarray[Any, Any]
 
@@ -35,40 +37,42 @@ class MapTask:
     cube : Cube
         The imagery, with the bundle's bands in the bundle's order.
     blocks : BlockGrid
-        The blocks. Their halo is the network's, or twice that where saliency is made: see `explain`.
-    halo : int
-        The network's halo.
+        The blocks. Their halo is what the network needs, or more where the map is explained: see `explain`.
     layers : tuple of Layer
         What is made.
     folder : Path
         Where parts are written.
-    per : tuple of str
-        Saliency reductions: ``pixel``, ``band``, ``date``; empty where no saliency is made.
+    explanations : tuple of Explanation
+        How the map is explained; empty where no saliency is made.
+    area : BaseGeometry or None
+        Only inside it is anything written, whatever the network sees around it.
     """
 
     bundle: Path
     checksum: str
     cube: Cube
     blocks: BlockGrid
-    halo: int
     layers: tuple[Layer, ...]
     folder: Path
-    per: tuple[str, ...]
+    explanations: tuple[Explanation, ...] = ()
+    area: BaseGeometry | None = None
 
     def __call__(self, index: int) -> PartRecord:
         """Read, score, explain and write one block."""
         block = self.blocks[index]
-        tile = self.cube.read(block.padded)
+        inside = None if self.area is None else inside_area(self.area, self.blocks.geobox, block.inner)
         arrays = None
         # A block without any valid pixel is nodata; the network is not asked.
-        if tile.valid[:, *block.inner.within(block.padded)].any():
-            arrays = self.compute(block, tile)
+        if inside is None or inside.any():
+            tile = self.cube.read(block.padded)
+            if tile.valid[:, *block.inner.within(block.padded)].any():
+                arrays = self.compute(block, tile, inside)
         record = write_parts(self.folder, self.layers, block, arrays, self.cube.geobox)
         # Else the heap frays over many blocks, and a large raster holds more memory than a small one.
         release_memory()
         return record
 
-    def compute(self, block: Block, tile: Tile) -> dict[str, Array]:
+    def compute(self, block: Block, tile: Tile, inside: Array | None = None) -> dict[str, Array]:
         """Return the layers of one block, (bands, h, w) each, cut to the part of the core inside the raster."""
         scorer = load_scorer(self.bundle, self.checksum)
         with scorer.turn():
@@ -76,19 +80,23 @@ class MapTask:
             # Of a forecast only the first dates are shown to the network.
             dates = slice(scorer.network.dates)
             inputs = cube[:, dates], seen[:, dates], time[:, dates]
-            if self.per:
-                found, saliency = self.explain(scorer, block, *inputs)
-            else:
-                found, saliency = scores(scorer.network, *inputs), {}
             y, x = block.inner.within(block.padded)
-            wanted = [layer.name for layer in self.layers if layer.name not in saliency]
-            values = scorer.product.made(wanted, found[0, :, y, x], cube[0, :, :, y, x], seen[0, :, y, x], time[0])
+            explained: dict[str, Array] = {}
+            for explanation in self.explanations:
+                found, made = self.explain(scorer, explanation, block, *inputs)
+                explained |= made
+            if not self.explanations:
+                found = scores(scorer.network, *inputs)[..., y, x]
+            wanted = [layer.name for layer in self.layers if layer.name not in explained]
+            values = scorer.product.made(wanted, found[0], cube[0, :, :, y, x], seen[0, :, y, x], time[0])
         valid = tile.valid[dates, y, x].any(0)
-        if not bool(torch.isfinite(found[0, :, y, x]).all(0).cpu().numpy()[valid].all()):
+        if inside is not None:
+            valid &= inside
+        if not bool(torch.isfinite(found[0]).all(0).cpu().numpy()[valid].all()):
             raise FloatingPointError(f"block {block.index} ({block.inner}): the network's scores are not finite")
-        made: dict[str, Array] = {}
+        made = {}
         for layer in self.layers:
-            of = saliency[layer.name][:, y, x] if layer.name in saliency else values[layer.name]
+            of = explained[layer.name] if layer.name in explained else values[layer.name]
             if layer.kind != "classes":
                 # Shares and numbers beside the map need not be finite; nobody sees them.
                 of = layer.encode(np.where(valid, of, np.nan))
@@ -96,21 +104,29 @@ class MapTask:
         return made
 
     def explain(
-        self, scorer: Scorer, block: Block, cube: torch.Tensor, valid: torch.Tensor, time: torch.Tensor
+        self,
+        scorer: Scorer,
+        explanation: Explanation,
+        block: Block,
+        cube: torch.Tensor,
+        valid: torch.Tensor,
+        time: torch.Tensor,
     ) -> tuple[torch.Tensor, dict[str, Array]]:
-        """Return the scores and the gradient layers, exact on the core.
+        """Return scores (1, K, h, w) and layers on the part of the core inside the raster, exact there.
 
-        An input value of the core moves scores up to one halo away, and those scores are right only where their own
-        halo was read: so core + 2 halo is read, and the target is the sum of winning scores over core + halo.
+        Whatever a method must see around the core is read (`Explainer.reach`). Scores are right where their own halo was
+        read too: these are explained, those of pixels beyond the core with them, for the core moves them.
         """
+        network = scorer.network
+        read = block.core.pad(explanation.explainer.reach(network))
+        y, x = read.within(block.padded)
+        cube, valid = cube[..., y, x], valid[..., y, x]
         where = torch.zeros(valid.shape[0], *valid.shape[2:], dtype=torch.bool, device=valid.device)
-        inside = block.core.pad(self.halo).intersect(whole(self.blocks.geobox))
+        inside = read.pad(-network.halo).intersect(whole(self.blocks.geobox))
         assert inside is not None
-        where[:, *inside.within(block.padded)] = True
-        attribution, found = gradient(scorer.network, cube, valid, time, where & valid.any(1))
-        made = {}
-        for per, name in (("pixel", "saliency"), ("band", "saliency_bands"), ("date", "saliency_dates")):
-            if per in self.per:
-                layer = reduce(attribution, per)[0].cpu().numpy()
-                made[name] = layer[None] if layer.ndim == 2 else layer
-        return found.detach(), made
+        where[:, *inside.within(read)] = True
+        attribution, found = explanation.explainer(
+            network, cube, valid, time, where & valid.any(1), [(read.y, read.x)] * len(cube)
+        )
+        y, x = block.inner.within(read)
+        return found[..., y, x], explanation.made(attribution[..., y, x])

@@ -80,10 +80,9 @@ class Output:
         """Trainings in work: checkpoints and the networks of the folds."""
         return self.work / "training"
 
-    @property
-    def parts(self) -> Path:
-        """Parts of the map in work."""
-        return self.work / self._named("parts")
+    def parts(self, stage: str) -> Path:
+        """Return where parts of what a stage makes lie while it is in work."""
+        return self.work / self._named("parts" if stage == "predict" else f"{stage}-parts")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -141,11 +140,11 @@ class Output:
         state = self.state(stage)
         if state is None:
             return False
-        if state["key"] == json.loads(json.dumps(key)):
+        if state["key"] == plain(key):
             return bool(state["done"])
         if overwrite:
             return False
-        shown = differences(state["key"], json.loads(json.dumps(key)))
+        shown = differences(state["key"], plain(key))
         more = f"\n  and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
         raise StaleError(
             f"output folder {self.folder}: the results of '{stage}' were made from other inputs:\n  "
@@ -167,6 +166,10 @@ class Output:
         """Record that a stage is done, with what it left for later ones."""
         write_json(self._state(stage), {"key": key, "done": True, "left": left})
 
+    def forget(self, stage: str) -> None:
+        """Forget that a stage was ever done."""
+        self._state(stage).unlink(missing_ok=True)
+
     def _state(self, stage: str) -> Path:
         return self.work / f"{self._named(stage)}.json"
 
@@ -184,6 +187,11 @@ class Output:
 def now() -> str:
     """Return the time in UTC, ISO form."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def plain(value: Any) -> Any:
+    """Return nested values as they come back from a file: tuples as lists."""
+    return json.loads(json.dumps(value))
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

@@ -1,36 +1,45 @@
-"""Map the whole grid: blocks to parts on Dask, then parts to one GeoTIFF per layer."""
+"""Map the whole grid and explain the map: blocks to parts on Dask, then parts to one GeoTIFF per layer."""
 
 from __future__ import annotations
 
 import shutil
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from models.bundle import Bundle
 from models.inference import activation_bytes
-from pipeline.engine import cores, dask_client, memory_budget, release_memory, run_tasks
-from pipeline.errors import BlocksFailedError, ReadError, RunError
+from models.saliency.methods import BY_GRADIENT
+from pipeline.engine import cores, memory_budget, release_memory
 from pipeline.files import digest_of
 from pipeline.grid import BlockGrid, round_up
 from pipeline.maps.catalog import write_item
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
-from pipeline.maps.parts import PartRecord, PartStore
-from workflows.console import duration, quantity
+from pipeline.maps.parts import PartStore
+from workflows.blocks import run_blocks
 from workflows.context import run_id
-from workflows.maptask import MapTask
+from workflows.explainers import explainers_of
+from workflows.explanations import Explanation, explanation_layers, explanations_of
 from workflows.products.product import product_of
 
 if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
     from models.network import Network
+    from models.saliency.methods import Explainer
     from models.settings import SaliencySettings
     from pipeline.imagery.cube import Cube
     from pipeline.settings import ComputeSettings
     from workflows.console import Console
     from workflows.output import Output
     from workflows.settings import PredictSettings
+
+Stage = Literal["predict", "explain"]
+STAGES: tuple[Stage, ...] = ("predict", "explain")
+"""What is made of a map: its layers, and those that explain it."""
 
 # Larger inputs gain nothing in a forward pass, smaller ones waste it on the halo.
 _LARGEST_BLOCK = 1024
@@ -39,33 +48,31 @@ _SMALLEST_BLOCK = 64
 _SHARE = 0.5
 
 
-def reductions(predict: PredictSettings, saliency: SaliencySettings) -> tuple[str, ...]:
-    """Return the saliency reductions to be made; none where no saliency is asked for."""
-    if "saliency" not in predict.layers:
-        return ()
-    return ("pixel", "band", "date") if saliency.per == "auto" else tuple(saliency.per)
-
-
-def bytes_per_pixel(network: Network, cube: Cube, *, gradient: bool) -> float:
-    """Return the most bytes alive at once per pixel that is read: while its images are, or while it is scored."""
-    return max(activation_bytes(network, gradient=gradient), 4.0 * cube.planes)
+def bytes_per_pixel(network: Network, cube: Cube, explainers: Sequence[Explainer] = ()) -> float:
+    """Return the most bytes alive at once per pixel that is read: while its images are, or while it is scored or explained."""
+    values = 4.0 * network.dates * network.bands
+    explained = [activation_bytes(network, gradient=e.method in BY_GRADIENT) + e.cubes * values for e in explainers]
+    return max(activation_bytes(network, gradient=False), *explained, 4.0 * cube.planes)
 
 
 def block_grid(
-    network: Network, cube: Cube, predict: PredictSettings, saliency: SaliencySettings, compute: ComputeSettings
+    network: Network,
+    cube: Cube,
+    predict: PredictSettings,
+    compute: ComputeSettings,
+    explainers: Sequence[Explainer] = (),
 ) -> BlockGrid:
     """Return the blocks of a map: of the size asked for, else the largest that fits the memory budget.
 
-    Where saliency is made, blocks are read with twice the network's halo around them.
+    They are read with as much around them as the network needs, or those that explain it, which is more.
     """
     geobox = cube.geobox
-    explained = bool(reductions(predict, saliency))
-    halo = network.halo * (2 if explained else 1)
+    halo = max([network.halo, *(e.reach(network) for e in explainers)])
     size = predict.block
     if size == "auto":
         threads = cores() if compute.threads == "auto" else compute.threads
         budget = _SHARE * memory_budget(compute.memory) / threads
-        per_pixel = bytes_per_pixel(network, cube, gradient=explained)
+        per_pixel = bytes_per_pixel(network, cube, explainers)
         size = _LARGEST_BLOCK
         while size > _SMALLEST_BLOCK and per_pixel * (size + 2 * halo) ** 2 > budget:
             size //= 2
@@ -75,7 +82,7 @@ def block_grid(
 
 @dataclass(frozen=True, kw_only=True)
 class MapRequest:
-    """A map to be made: what `predict` and `apply` have in common.
+    """A map to be made, or to be explained: what `predict`, `explain` and `apply` have in common.
 
     Attributes
     ----------
@@ -87,6 +94,8 @@ class MapRequest:
         What the cube's values depend on.
     software : dict
         Versions of what makes the numbers.
+    area : BaseGeometry or None
+        The map is explained only inside it.
     """
 
     bundle: Bundle
@@ -97,35 +106,45 @@ class MapRequest:
     compute: ComputeSettings
     key_imagery: dict[str, Any]
     software: dict[str, str]
+    area: BaseGeometry | None = None
 
-    @property
-    def per(self) -> tuple[str, ...]:
-        """Saliency reductions; empty where no saliency is made."""
-        return reductions(self.predict, self.saliency)
+    @cached_property
+    def explanations(self) -> tuple[Explanation, ...]:
+        """How the map is explained; empty where no saliency is asked for."""
+        if "saliency" not in self.predict.layers:
+            return ()
+        network = self.bundle.network
+        explainers = explainers_of(self.saliency, self.bundle)
+        return explanations_of(explainers, self.saliency, bands=network.bands, dates=network.dates)
 
-    def blocks(self) -> BlockGrid:
+    def blocks(self, explanations: Sequence[Explanation]) -> BlockGrid:
         """Return the blocks: of the size asked for, else the largest that fits the memory budget."""
-        return block_grid(self.bundle.network, self.cube, self.predict, self.saliency, self.compute)
+        explainers = [e.explainer for e in explanations]
+        return block_grid(self.bundle.network, self.cube, self.predict, self.compute, explainers)
 
-    def key(self, blocks: BlockGrid) -> dict[str, str]:
-        """Return the resume key: the model, the job, the imagery and the software."""
-        job = {
-            "dates": [None if d is None else d.isoformat() for d in self.cube.dates],
-            "layers": sorted(self.predict.layers),
-            "saliency": self.saliency.model_dump(mode="json") if self.per else None,
-            "block": blocks.size,
-            "overviews": self.predict.overviews,
-        }
+    def key(self, stage: Stage) -> dict[str, Any]:
+        """Return what the layers of a stage depend on, as plain values."""
+        predict = self.predict.model_dump(mode="json", include={"block", "overviews", "layers"})
+        predict["layers"] = [name for name in predict["layers"] if name != "saliency"]
+        job: dict[str, Any] = {"dates": [None if d is None else d.isoformat() for d in self.cube.dates]}
+        if stage == "predict":
+            job["predict"] = predict
+        else:
+            job["predict"] = {"block": predict["block"]}
+            job["saliency"] = self.saliency.model_dump(mode="json", include={"target", "per"})
+            job["saliency"]["methods"] = {e.explainer.method: e.explainer.own for e in self.explanations}
+            job["area"] = None if self.area is None else digest_of(self.area.wkb_hex)
         return {
             "model": self.bundle.checksum,
-            "job": digest_of(job),
-            "imagery": digest_of(self.key_imagery),
-            "software": digest_of(self.software),
+            "job": job,
+            "imagery": self.key_imagery,
+            "software": self.software,
         }
 
-    def layers(self, key: dict[str, str]) -> tuple[Layer, ...]:
-        """Return the layers to be made."""
+    def layers(self, stage: Stage) -> tuple[Layer, ...]:
+        """Return the layers that a stage makes."""
         product = product_of(self.bundle)
+        key = digests(self.key(stage))
         common = {
             "software": f"landweave {self.software['landweave']}",
             "run_id": run_id(key),
@@ -139,139 +158,133 @@ class MapRequest:
         dates = [("none" if known else "undated") if d is None else d.isoformat() for d in self.cube.dates]
         if known:
             common["dates"] = f"{min(known)}/{max(known)}"
-        made = list(product.layers(self.predict.layers, self.cube, common, self.predict.overviews))
-        explained = common | {"method": self.saliency.methods[0], "target": product.target, "units": product.units}
-        for per, name, bands, meaning in (
-            ("pixel", "saliency", ["pixel"], "largest absolute gradient over bands and dates"),
-            ("band", "saliency_bands", list(self.cube.bands), "absolute gradient, summed over dates"),
-            ("date", "saliency_dates", dates, "absolute gradient, summed over bands"),
-        ):
-            if per in self.per:
-                made.append(Layer.saliency(name, bands, tags=explained | {"reduction": meaning}))
-        return tuple(made)
+        if stage == "predict":
+            return tuple(product.layers(self.predict.layers, self.cube, common, self.predict.overviews))
+        seen = dates[: self.bundle.network.dates]
+        return tuple(
+            explanation_layers(
+                self.explanations, self.saliency, product, bands=self.cube.bands, dates=seen, tags=common
+            )
+        )
 
 
-def make_map(request: MapRequest, output: Output, console: Console, *, overwrite: bool) -> list[Path]:
-    """Make the layers of a map, resuming what an earlier run left.
+def digests(key: dict[str, Any]) -> dict[str, str]:
+    """Return a key in short: the model's checksum, and digests of the rest."""
+    return {"model": key["model"]} | {name: digest_of(key[name]) for name in ("job", "imagery", "software")}
+
+
+def make_map(
+    request: MapRequest, output: Output, console: Console, *, overwrite: bool, stages: Sequence[Stage] = STAGES
+) -> list[Path]:
+    """Make the layers of a map and of its explanation, as far as they are not there, resuming what an earlier run left.
+
+    Parameters
+    ----------
+    request : MapRequest
+        What is to be made.
+    output : Output
+        Where.
+    console : Console
+        Where the user is spoken to.
+    overwrite : bool
+        Make again what was made from other inputs.
+    stages : sequence of str
+        ``predict``: the map; ``explain``: its saliency, as far as the request asks for it.
 
     Returns
     -------
     list of Path
-        The layers made.
+        The layers.
 
     Raises
     ------
     StaleError
-        If the folder holds a map, or parts of one, made from other inputs.
+        If the folder holds layers, or parts of them, made from other inputs.
     BlocksFailedError
         If blocks failed after their retries; the others are done and kept.
     """
-    blocks = request.blocks()
-    key = request.key(blocks)
-    layers = request.layers(key)
-    paths = [output.maps / f"{layer.name}.tif" for layer in layers]
-    full = {
-        "model": key["model"],
-        "job": {
-            "predict": request.predict.model_dump(mode="json", exclude={"retries", "period", "periods"}),
-            "saliency": request.saliency.model_dump(mode="json") if request.per else None,
-            "block": blocks.size,
-            "dates": [None if d is None else d.isoformat() for d in request.cube.dates],
-        },
-        "imagery": request.key_imagery,
-        "software": request.software,
-    }
-    if output.fresh("predict", full, overwrite=overwrite) and _whole(output, paths):
+    layers = {stage: request.layers(stage) for stage in stages}
+    keys = {stage: request.key(stage) for stage in stages}
+    # A stage without layers, such as the explanation of a map that is not to be explained, is no stage.
+    todo = [
+        stage
+        for stage in stages
+        if layers[stage] and not _whole(output, stage, keys[stage], layers[stage], overwrite=overwrite)
+    ]
+    # Of a run that was killed after a stage was done and before it was tidied up.
+    for stage in stages:
+        if stage not in todo:
+            shutil.rmtree(output.parts(stage), ignore_errors=True)
+    paths = [output.maps / f"{layer.name}.tif" for stage in stages for layer in layers[stage]]
+    if not todo:
         console.note("up to date")
-        shutil.rmtree(output.parts, ignore_errors=True)
         return paths
-    output.begin("predict", full)
-    store = PartStore.open(output.parts, layers, blocks, key, overwrite=overwrite)
-    _run_blocks(request, store, blocks, layers, console)
+    made = tuple(layer for stage in todo for layer in layers[stage])
+    _drop(output, request, todo, made, console)
+    for stage in todo:
+        output.begin(stage, keys[stage])
+    explanations = request.explanations if "explain" in todo else ()
+    blocks = request.blocks(explanations)
+    key = digests(keys[todo[0]] | {"job": [keys[stage]["job"] for stage in todo]})
+    store = PartStore.open(output.parts(todo[0]), made, blocks, key, overwrite=overwrite)
+    run_blocks(request, store, explanations, console)
     release_memory()
-    with console.progress("writing GeoTIFFs", len(layers), "layers") as tell:
-        for i, (layer, path) in enumerate(zip(layers, paths, strict=True), start=1):
-            mosaic(store, layer, path)
-            tell(i, len(layers))
+    with console.progress("writing GeoTIFFs", len(made), "layers") as tell:
+        for i, layer in enumerate(made, start=1):
+            mosaic(store, layer, output.maps / f"{layer.name}.tif")
+            tell(i, len(made))
+    _catalogue(request, output, todo, made)
+    for stage in todo:
+        sizes = {v.name: (output.maps / f"{v.name}.tif").stat().st_size for v in layers[stage]}
+        output.finish(stage, keys[stage], sizes=sizes)
+    store.clear()
+    return paths
+
+
+def _whole(output: Output, stage: Stage, key: dict[str, Any], layers: Sequence[Layer], *, overwrite: bool) -> bool:
+    """Return whether the layers of a stage are there as they were made, from the same inputs."""
+    if not output.fresh(stage, key, overwrite=overwrite):
+        return False
+    sizes = _left(output, stage)
+    files = {layer.name: output.maps / f"{layer.name}.tif" for layer in layers}
+    return all(p.is_file() and p.stat().st_size == sizes.get(name) for name, p in files.items())
+
+
+def _left(output: Output, stage: Stage) -> dict[str, int]:
+    """Return the layers that a stage made, if it was finished, and the sizes of their files."""
+    state = output.state(stage)
+    return dict(state["left"]["sizes"]) if state and state["done"] else {}
+
+
+def _drop(output: Output, request: MapRequest, todo: Sequence[Stage], made: Sequence[Layer], console: Console) -> None:
+    """Remove layers that these stages made of other inputs and will not make again, and the explanation of another model."""
+    stages = list(todo)
+    explained = output.state("explain")
+    if "explain" not in todo and explained is not None and explained["key"]["model"] != request.bundle.checksum:
+        stages.append("explain")
+        console.note("the map of an earlier model was explained; that explanation is removed")
+    kept = {layer.name for layer in made}
+    for stage in stages:
+        for name in _left(output, stage).keys() - kept:
+            for path in output.maps.glob(f"{name}.*"):
+                path.unlink()
+        if stage not in todo:
+            output.forget(stage)
+
+
+def _catalogue(request: MapRequest, output: Output, todo: Sequence[Stage], made: Sequence[Layer]) -> None:
+    """Write the STAC item: the layers that were made, and those of the other stage as they stand in it."""
+    state = output.state("predict")
+    # A map that is there already may have been cut in another way.
+    key = digests(state["key"] if state and "predict" not in todo else request.key("predict"))
+    other: list[Stage] = [stage for stage in STAGES if stage not in todo]
     write_item(
         output.maps,
-        layers,
+        made,
+        kept=[name for stage in other for name in _left(output, stage)],
         run=output.folder,
         item_id=f"{output.folder.name}-{run_id(key)}",
         cube_dates=request.cube.dates,
         created=request.bundle.created,
         properties={"landweave:run": run_id(key), "landweave:bundle": key["model"], "landweave:job": key["job"]},
     )
-    output.finish("predict", full, sizes={p.name: p.stat().st_size for p in paths})
-    store.clear()
-    return paths
-
-
-def _whole(output: Output, paths: list[Path]) -> bool:
-    state = output.state("predict")
-    sizes = state["left"].get("sizes", {}) if state else {}
-    return all(p.is_file() and p.stat().st_size == sizes.get(p.name) for p in paths)
-
-
-def _run_blocks(
-    request: MapRequest, store: PartStore, blocks: BlockGrid, layers: tuple[Layer, ...], console: Console
-) -> None:
-    done = store.done()
-    if store.dropped:
-        console.note(f"{store.dropped} blocks were recorded as done, but their files are damaged: made again")
-    if done:
-        console.note(f"resumed: {len(done)} of {len(blocks)} blocks are done and kept")
-    task = MapTask(
-        bundle=request.folder,
-        checksum=request.bundle.checksum,
-        cube=request.cube,
-        blocks=blocks,
-        halo=request.bundle.network.halo,
-        layers=layers,
-        folder=store.folder,
-        per=request.per,
-    )
-    todo = (i for i in range(len(blocks)) if i not in done)
-    left = len(blocks) - len(done)
-    if not left:
-        return
-    start = time.monotonic()
-    pixels = empty = 0
-    total = _pixels(blocks, done)
-    with (
-        dask_client(request.compute) as client,
-        console.progress("mapping", total, "px") as tell,
-    ):
-
-        def keep(index: int, record: PartRecord) -> None:
-            nonlocal pixels, empty
-            store.record(record)
-            inner = blocks[index].inner
-            pixels += inner.height * inner.width
-            empty += record.empty
-            tell(pixels, total)
-
-        failures = run_tasks(
-            task, todo, client=client, on_result=keep, retries=request.predict.retries, fatal=(ReadError, RunError)
-        )
-    seconds = time.monotonic() - start
-    console.note(
-        f"{left} blocks of {blocks.size} px in {duration(seconds)} ({quantity(pixels / seconds)}px/s)"
-        + (f", {empty} without valid input" if empty else "")
-    )
-    if failures:
-        console.table(
-            "  blocks that failed",
-            ("block", "pixels", "error"),
-            [(f.item, str(blocks[f.item].inner), f.error) for f in failures],
-        )
-        raise BlocksFailedError(
-            f"{len(failures)} of {len(blocks)} blocks failed after {request.predict.retries + 1} attempts (table above); "
-            "the others are kept: mend the cause and give the same command again"
-        )
-
-
-def _pixels(blocks: BlockGrid, done: set[int]) -> int:
-    """Return how many pixels are still to be mapped."""
-    height, width = int(blocks.geobox.shape.y), int(blocks.geobox.shape.x)
-    return height * width - sum(b.inner.height * b.inner.width for b in (blocks[i] for i in done))

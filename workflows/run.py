@@ -12,10 +12,10 @@ from pipeline.imagery.paths import some
 from workflows.context import Context
 from workflows.estimates import evaluate_regression
 from workflows.evaluate import evaluate
+from workflows.explain import map_requests
 from workflows.forecasts import evaluate_forecast
-from workflows.predict import MapRequest, make_map
+from workflows.predict import make_map
 from workflows.prepare import prepare
-from workflows.products.product import product_of
 from workflows.reporting import report
 from workflows.train import train, trained
 from workflows.unlabelled import evaluate_reconstruction
@@ -36,6 +36,7 @@ def run(context: Context, stages: tuple[str, ...] = STAGES) -> list[tuple[str, P
     with output.held():
         write_text(output.job, context.job.to_yaml())
         output.log(software=context.software | {"python": platform.python_version()}, inputs=context.inputs)
+        context.check_saliency()
         for stage in stages:
             if stage == "predict" and len(stages) > 1 and context.samples is not None:
                 context.console.note(
@@ -60,24 +61,10 @@ def _train(context: Context) -> list[tuple[str, Path]]:
 
 
 def _predict(context: Context) -> list[tuple[str, Path]]:
-    bundle = trained(context)
     context.console.stage("predict: blocks to maps")
-    made = []
-    product = product_of(bundle)
     context.say(_left_over(context))
-    for period, output in context.maps:
-        if output.period:
-            context.console.note(f"period {period}")
-        request = MapRequest(
-            bundle=bundle,
-            folder=context.output.model,
-            cube=product.cube(context.cube_of(period)),
-            predict=context.job.predict,
-            saliency=context.job.saliency,
-            compute=context.job.compute,
-            key_imagery=context.key_imagery(),
-            software=context.software,
-        )
+    made = []
+    for output, request in map_requests(context, trained(context)):
         paths = make_map(request, output, context.console, overwrite=context.overwrite)
         made += [("maps", output.maps)] if output.period else [(path.stem, path) for path in paths]
     return made

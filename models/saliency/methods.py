@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ SIGNED: tuple[Method, ...] = (
     "gradient_input", "integrated_gradients", "occlusion_band", "occlusion_date", "occlusion_patch"
 )  # fmt: skip
 """Methods whose sign says whether a value speaks for the target or against it."""
+
+
+_OWN: dict[Method, tuple[str, ...]] = {
+    "gradient": (),
+    "gradient_input": (),
+    "smoothgrad": ("samples", "noise", "seed"),
+    "integrated_gradients": ("steps", "baseline"),
+    "occlusion_band": ("baseline",),
+    "occlusion_date": ("baseline",),
+    "occlusion_patch": ("baseline", "patch", "step"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,11 @@ class Explainer:
     def signed(self) -> bool:
         """Whether values speak for the target or against it."""
         return self.method in SIGNED
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings that the method looks at, as plain values."""
+        return self.settings.model_dump(mode="json", include=set(_OWN[self.method]))
 
     @property
     def axes(self) -> tuple[str, ...]:

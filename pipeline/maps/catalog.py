@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def write_item(
     cube_dates: Sequence[datetime.date | None],
     created: str,
     properties: Mapping[str, Any] | None = None,
+    kept: Collection[str] = (),
 ) -> Path:
     """Write ``item.json`` beside the layers.
 
@@ -64,6 +66,8 @@ def write_item(
         run: the same inputs give the same item.
     properties : dict, optional
         More properties, such as provenance.
+    kept : collection of str
+        Layers that lie there and are not made now: what the item that is there says of them stays.
 
     Returns
     -------
@@ -90,6 +94,9 @@ def write_item(
         },
         stac_extensions=list(_EXTENSIONS),
     )
+    for key, asset in _known(maps / "item.json").items():
+        if key.split(".")[0] in kept:
+            item.add_asset(key, pystac.Asset.from_dict(asset))
     for layer in layers:
         item.add_asset(layer.name, _asset(maps, layer))
         for suffix, media in ((".qml", "application/xml"), (".tif.aux.xml", "application/xml")):
@@ -108,6 +115,10 @@ def write_item(
     path = maps / "item.json"
     write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
     return path
+
+
+def _known(item: Path) -> dict[str, Any]:
+    return dict(json.loads(item.read_text(encoding="utf-8"))["assets"]) if item.is_file() else {}
 
 
 def _period(dates: Sequence[datetime.date | None], created: str) -> dict[str, Any]:

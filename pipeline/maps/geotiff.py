@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -24,6 +24,8 @@ _SAMPLE = 128
 
 # Five stops of viridis: even steps of lightness, safe for the colour-blind.
 _RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+# Blue for what speaks against, red for what speaks for, safe for the colour-blind too (after ColorBrewer's RdBu).
+_DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
 
 _QML_VERSION = "3.22.0"
 
@@ -47,8 +49,10 @@ def write_sidecars(path: Path, layer: Layer, counts: Mapping[int, int] | None = 
     """
     style = path.with_suffix(".qml")
     if layer.legend is None:
-        low, high = value_range(path)
-        _write(style, _continuous(low * layer.scale, high * layer.scale), _DOCTYPE)
+        low, high = (v * layer.scale for v in value_range(path))
+        if layer.signed:
+            low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+        _write(style, _continuous(low, high, _DIVERGING if layer.signed else _RAMP), _DOCTYPE)
         return [style]
     if counts is None:
         raise ValueError(f"layer {layer.name!r}: the attribute table needs the counted pixels of each class")
@@ -150,7 +154,7 @@ def _paletted(legend: LegendLike) -> Element:
     return _finish(root, pipe)
 
 
-def _continuous(low: float, high: float) -> Element:
+def _continuous(low: float, high: float, colors: Sequence[str]) -> Element:
     """Return a QGIS style that shows the first band on a ramp between two values."""
     root, pipe = _style()
     renderer = SubElement(
@@ -175,14 +179,14 @@ def _continuous(low: float, high: float) -> Element:
     ):
         shader.set(name, value)
     ramp = SubElement(shader, "colorramp", name="[source]", type="gradient")
-    stops = [",".join(str(v) for v in (*rgb(color), 255)) for color in _RAMP]
+    stops = [",".join(str(v) for v in (*rgb(color), 255)) for color in colors]
     inner = ":".join(f"{i / (len(stops) - 1):g};{stop}" for i, stop in enumerate(stops) if 0 < i < len(stops) - 1)
     options = {"color1": stops[0], "color2": stops[-1], "discrete": "0", "rampType": "gradient", "stops": inner}
     choices = SubElement(ramp, "Option", type="Map")
     for name, value in options.items():
         SubElement(choices, "Option", name=name, value=value, type="QString")
-    for i, color in enumerate(_RAMP):
-        at = low + (high - low) * i / (len(_RAMP) - 1)
+    for i, color in enumerate(colors):
+        at = low + (high - low) * i / (len(colors) - 1)
         SubElement(shader, "item", value=repr(at), label=f"{at:.4g}", color=color, alpha="255")
     return _finish(root, pipe)
 

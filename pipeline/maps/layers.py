@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -75,6 +75,8 @@ class Layer:
         The classes, for a class map.
     unit : str
         Unit of the values, which the file states for every band; empty where there is none.
+    signed : bool
+        Of numbers: their sign is what matters most, and zero is the middle.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Layer:
     tags: Mapping[str, str] = field(default_factory=dict)
     legend: LegendLike | None = None
     unit: str = ""
+    signed: bool = False
 
     def __post_init__(self) -> None:
         if not self.bands:
@@ -103,16 +106,22 @@ class Layer:
 
     @classmethod
     def classes(
-        cls, legend: LegendLike, *, overview: Overview = "mode", tags: Mapping[str, str] | None = None
+        cls,
+        legend: LegendLike,
+        *,
+        name: str = "classes",
+        band: str = "class",
+        overview: Overview = "mode",
+        tags: Mapping[str, str] | None = None,
     ) -> Layer:
-        """Return the class map of a legend."""
+        """Return the map of a legend's classes, or of other things that have a name, a code and a colour."""
         listed = [{"code": int(c.code), "name": str(c.name), "color": str(c.color)} for c in legend.classes]
         return cls(
-            name="classes",
+            name=name,
             kind="classes",
             dtype=legend.dtype,
             nodata=legend.nodata,
-            bands=("class",),
+            bands=(band,),
             overview=overview,
             tags={"classes": json.dumps(listed, ensure_ascii=False)} | dict(tags or {}),
             legend=legend,
@@ -129,9 +138,11 @@ class Layer:
         return cls.share("probabilities", [str(c.name) for c in legend.classes], tags=tags)
 
     @classmethod
-    def saliency(cls, name: str, bands: Sequence[str], tags: Mapping[str, str] | None = None) -> Layer:
+    def saliency(
+        cls, name: str, bands: Sequence[str], tags: Mapping[str, str] | None = None, *, signed: bool = False
+    ) -> Layer:
         """Return a saliency layer; ``bands`` are ``["pixel"]``, names of bands, or dates in ISO form."""
-        return cls.number(name, bands, unit="", tags=tags)
+        return replace(cls.number(name, bands, unit="", tags=tags), signed=signed)
 
     @classmethod
     def number(cls, name: str, bands: Sequence[str], *, unit: str, tags: Mapping[str, str] | None = None) -> Layer:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Classes(Product):
     """Scores (logits) of the classes of a legend."""
 
-    target: str = "score of the winning class, summed over the map"
-    units: str = "score per standard deviation of the band"
+    score: str = "score"
+    amount: str = "probability"
 
     @cached_property
     def legend(self) -> Legend:

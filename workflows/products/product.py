@@ -75,10 +75,10 @@ class Product(ABC):
 
     bundle: Bundle
 
-    target: str = "the output"
-    """Of what the gradient is taken where a map is explained."""
-    units: str = "units of the output"
-    """Of the target."""
+    score: str = "output"
+    """What a gradient is taken of where a map is explained."""
+    amount: str = "output"
+    """What falls where something is taken away."""
 
     @property
     def dates(self) -> int:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Value(Product):
     """One output, in standard deviations of the labels around their mean."""
 
-    target: str = "the estimated value in standard deviations of the labels, summed over the map"
-    units: str = "standard deviations of the labels per standard deviation of the band"
+    score: str = "value in standard deviations of the labels"
+    amount: str = "value in standard deviations of the labels"
 
     def layers(self, wanted: Collection[str], cube: Cube, tags: Mapping[str, str], overviews: Any) -> list[Layer]:  # noqa: ARG002 - it hangs on nothing else
         """Return the layer of the value; see `Product.layers`."""
