@@ -19,7 +19,6 @@ from workflows.tables import write_lost_csv, write_shares_csv
 from workflows.windows import held_out_windows
 
 if TYPE_CHECKING:
-
     from models.bundle import Bundle
     from workflows.context import Context
     from workflows.permutation import Permutation
