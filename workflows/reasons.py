@@ -72,13 +72,14 @@ def shown(found: Mapping[str, Any], legend: Sequence[LegendEntry], layers: Mappi
             by_method.setdefault(row["method"], []).append(row)
     dominant = [_dominant(name, path) for name, path in layers.items() if name.startswith("dominant_")]
     days = found["days"].get(last, {})
+    counted = "pixels" if found["mapped"] else "samples"
     sections: list[Section] = []
     for method, rows in by_method.items() or [("", [])]:
         first = not sections
-        bands = _share_table(method, "band", rows, legend)
+        bands = _share_table(method, "band", rows, legend, counted)
         # Dates without days, or too few of them, make no line.
         dated = len({days[r["name"]] for r in rows if r["axis"] == "date" and r["name"] in days}) >= _DATES
-        dates = None if dated else _share_table(method, "date", rows, legend)
+        dates = None if dated else _share_table(method, "date", rows, legend, counted)
         charts = _share_charts(rows, legend, days) if dated else []
         tables = [table for table in (bands, dates) if table is not None]
         if first:
@@ -110,7 +111,7 @@ def _text(found: Mapping[str, Any], method: str) -> str:
 
 
 def _share_table(
-    method: str, axis: str, rows: Sequence[Mapping[str, Any]], legend: Sequence[LegendEntry]
+    method: str, axis: str, rows: Sequence[Mapping[str, Any]], legend: Sequence[LegendEntry], counted: str
 ) -> Table | None:
     """Return the shares on an axis, a row per band or date and a column per class, those that count most first."""
     cells = {(row["name"], row["of"]): row for row in rows if row["axis"] == axis}
@@ -127,7 +128,7 @@ def _share_table(
         columns=(axis.capitalize(), *classes),
         rows=[
             *((name, *(_share(cells[name, c]) for c in classes)) for name in names[:_ROWS]),
-            ("pixels" if axis == "band" else "pixels ", *(pixels[c] for c in classes)),
+            (counted, *(pixels[c] for c in classes)),
         ],
     )
 
@@ -248,7 +249,7 @@ def _warnings(method: str, rows: Sequence[Mapping[str, Any]], found: Mapping[str
             many = len(idle) > 1
             said.append(
                 f"Not to be taken at its word: {SPOKEN[method]} gives "
-                + some([f"{name} {100 * v:.0f} %" for name, v in idle])
+                + some([f"{name} ({100 * v:.0f} %)" for name, v in idle])
                 + f", yet replacing {'any of these' if many else 'this'} {axis}{'s' if many else ''} loses no accuracy. "
                 f"Either {'they say' if many else 'it says'} nothing that the map needs, or others say the same."
             )
