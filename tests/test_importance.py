@@ -134,7 +134,9 @@ def linear(weights: Any, dates: int) -> Scorer:
     weights = torch.as_tensor(weights, dtype=torch.float32)
     network = build("mlp", {"hidden": []}, bands=len(weights) // dates, dates=dates, classes=2)
     with torch.no_grad():
-        network.layers[0].weight[:] = torch.stack([weights, -weights])
+        network.layers[0].weight[:] = 0
+        # Behind the values come the flags of the dates, which count nothing here.
+        network.layers[0].weight[:, : len(weights)] = torch.stack([weights, -weights])
         network.layers[0].bias[:] = 0
     product: Any = SimpleNamespace(bundle=SimpleNamespace(classifies=True))
     statistics: Any = None
@@ -319,8 +321,8 @@ def test_seasons_are_drawn_over_their_days(tmp_path):
 
 
 def test_samples_without_imagery_speak_for_themselves(tmp_path):
-    write_chips(tmp_path / "chips")
-    model = {"name": "cnn", "patch": 5, "width": 4}
+    write_chips(tmp_path / "chips", side=7)
+    model = {"name": "cnn", "patch": 7, "filters": [4], "pool": 1}
     job = write_job(tmp_path / "job.yaml", imagery=[], labels={"chips": "chips"}, model=model)
     _, left, page = summarised(job, ("prepare", "train", "evaluate"))
     assert not left["mapped"]

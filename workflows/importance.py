@@ -21,6 +21,7 @@ from workflows.windows import held_out_windows
 if TYPE_CHECKING:
     from models.bundle import Bundle
     from workflows.context import Context
+    from workflows.output import Output
     from workflows.permutation import Permutation
     from workflows.scoring import Scorer
     from workflows.windows import Windows
@@ -57,9 +58,7 @@ def summarise(context: Context, bundle: Bundle) -> dict[str, Any]:
     # Figures of other layers, or of another model, are of no use to anybody: they are made again, and nobody need agree.
     if output.fresh("importance", key, overwrite=True) and (output.report / "saliency.csv").is_file():
         console.note("up to date")
-        state = output.state("importance")
-        assert state is not None
-        return dict(state["left"])
+        return _left(output)
     output.begin("importance", key)
     store = ChipStore.open(output.chips)
     held_out = held_out_windows(context, store, places_for(bundle.network))
@@ -71,21 +70,29 @@ def summarise(context: Context, bundle: Bundle) -> dict[str, Any]:
         notes.append("the test fold holds no two places: what replacing a band or a date costs is not known")
     write_shares_csv(output.report / "saliency.csv", shares)
     write_lost_csv(output.report / "permutation.csv", [] if lost is None else lost.lost)
-    left = {
-        "shares": [dataclasses.asdict(row) for row in shares],
-        "lost": [] if lost is None else [dataclasses.asdict(row) for row in lost.lost],
-        "places": 0 if lost is None else lost.places,
-        "draws": 0 if lost is None else lost.draws,
-        "before": {} if lost is None else lost.before,
-        "days": {"": days} | _days_of_maps(context),
-        "pixelwise": bundle.network.pixelwise,
-        "mapped": context.samples is None,
-        "notes": notes,
-    }
-    output.finish("importance", key, **left)
+    output.finish(
+        "importance",
+        key,
+        shares=[dataclasses.asdict(row) for row in shares],
+        lost=[] if lost is None else [dataclasses.asdict(row) for row in lost.lost],
+        places=0 if lost is None else lost.places,
+        draws=0 if lost is None else lost.draws,
+        before={} if lost is None else lost.before,
+        days={"": days} | _days_of_maps(context),
+        pixelwise=bundle.network.pixelwise,
+        mapped=context.samples is None,
+        notes=notes,
+    )
     _show(context, shares, lost)
     console.notes(notes)
-    return left
+    return _left(output)
+
+
+def _left(output: Output) -> dict[str, Any]:
+    """Return the plain values that the stage left."""
+    state = output.state("importance")
+    assert state is not None
+    return dict(state["left"])
 
 
 def _shares(
