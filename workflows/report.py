@@ -19,9 +19,9 @@ from pipeline.maps.areas import AreaRow
 from pipeline.maps.layers import LegendEntry
 from workflows import charts
 from workflows.curves import judge
+from workflows.explained import about_layer, saliency_picture
 from workflows.pictures import class_picture, ramp_picture
 from workflows.quicklook import quicklook, terminal_picture
-from workflows.reasons import about_layer, saliency_picture
 from workflows.sections import Section
 from workflows.verdict import figure, hectares, percent, verdict
 
