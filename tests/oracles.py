@@ -667,3 +667,28 @@ def goodness_by_hand(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any], i
         "r2": r2,
         "adjusted_r2": 1 - (1 - r2) * (n - 1) / (n - inputs - 1),
     }
+
+
+def shares_by_hand(
+    values: np.ndarray[Any, Any], codes: np.ndarray[Any, Any], code: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
+    """Return mean, 10th and 90th percentile of the shares, mean value, and number of pixels of a class, one by one.
+
+    Values are (n, h, w) with NaN where there is nothing, codes (h, w). A share is a size over the sum of sizes at a pixel.
+    """
+    parts, signed = [], []
+    for y, x in np.argwhere(codes == code):
+        at = values[:, y, x].astype(float)
+        total = sum(abs(v) for v in at)
+        if np.isnan(at).any() or total == 0:
+            continue
+        parts.append([abs(v) / total for v in at])
+        signed.append(at)
+    table = np.sort(np.array(parts), axis=0)
+
+    def percentile(q: float) -> np.ndarray[Any, Any]:
+        place = q * (len(table) - 1)
+        low, share = int(place), place - int(place)
+        return table[low] * (1 - share) + table[min(low + 1, len(table) - 1)] * share
+
+    return table.mean(0), percentile(0.1), percentile(0.9), np.mean(signed, axis=0), len(parts)

@@ -146,17 +146,45 @@ def season_charts(seasons: Seasons) -> list[Markup]:
 
 
 def _season(seasons: Seasons, c: int) -> Markup:
+    lines = [
+        TimeLine(
+            color=color,
+            days=seasons.days,
+            middle=seasons.middle[k, :, c],
+            low=seasons.low[k, :, c],
+            high=seasons.high[k, :, c],
+        )
+        for k, color in enumerate(seasons.colors)
+    ]
+    of = f"{seasons.bands[c]} over time: median and middle half of the labelled pixels of each class"
+    return time_chart(lines, seasons.bands[c], of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TimeLine:
+    """A line over the days of a period, with a range around it; NaN where there is nothing."""
+
+    color: str
+    days: Sequence[float] | np.ndarray[Any, Any]
+    middle: Sequence[float] | np.ndarray[Any, Any]
+    low: Sequence[float] | np.ndarray[Any, Any]
+    high: Sequence[float] | np.ndarray[Any, Any]
+
+
+def time_chart(lines: Sequence[TimeLine], what: str, alt: str, limits: tuple[float, float] | None = None) -> Markup:
+    """Return lines over the days of a period, each with its range; ``limits`` are those of the y axis."""
+
     def draw(axes: Axes) -> None:
-        for k, color in enumerate(seasons.colors):
-            axes.fill_between(
-                seasons.days, seasons.low[k, :, c], seasons.high[k, :, c], color=color, alpha=0.13, linewidth=0
-            )
-            axes.plot(seasons.days, seasons.middle[k, :, c], color=color, lw=1.5)
-        axes.set(xlabel="days since the start of the period", ylabel=seasons.bands[c])
+        for line in lines:
+            axes.fill_between(line.days, line.low, line.high, color=line.color, alpha=0.13, linewidth=0)
+            axes.plot(line.days, line.middle, color=line.color, lw=1.5)
+        axes.set(xlabel="days since the start of the period", ylabel=what)
         axes.margins(x=0.02)
+        if limits is not None:
+            axes.set_ylim(*limits)
         axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
 
-    return _svg(draw, f"{seasons.bands[c]} over time: median and middle half of the labelled pixels of each class")
+    return _svg(draw, alt)
 
 
 def search_chart(

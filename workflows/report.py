@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from pipeline.files import write_text
 from pipeline.maps.areas import AreaRow
 from pipeline.maps.layers import LegendEntry
 from workflows import charts
 from workflows.curves import judge
+from workflows.explained import about_layer, saliency_picture
 from workflows.pictures import class_picture, ramp_picture
 from workflows.quicklook import quicklook, terminal_picture
 from workflows.sections import Section
@@ -29,9 +31,6 @@ _ABOUT = {
     "classes": "Class map with names, colours and overviews.",
     "confidence": "Calibrated probability of the class that was mapped.",
     "probabilities": "Calibrated probability of every class, a band each.",
-    "saliency": "How much each pixel moves the map around it (gradient; largest over bands and dates).",
-    "saliency_bands": "The same, summed over dates: a band for each band of the imagery.",
-    "saliency_dates": "The same, summed over bands: a band for each date.",
     "value": "The estimated value, in the units of the labels.",
     "reconstruction_error": "What the network could not give back, in standard deviations of the bands.",
     "anomaly": "Share of the validation samples that were given back better.",
@@ -89,6 +88,8 @@ class ReportData:
         Of other tasks: ``figure``, ``headline`` and ``sentences``, as `verdict` makes them of a classification.
     sections : sequence of Section
         What such tasks show.
+    reasons : sequence of Section
+        What the network looked at, and whether that can be trusted; of any task.
     facts : mapping
         What is mapped and how, in a few words each: imagery, bands, dates, network, ...
     rounds : sequence of mapping
@@ -127,6 +128,7 @@ class ReportData:
     evaluated: str = ""
     claim: Mapping[str, Any] = field(default_factory=dict)
     sections: Sequence[Section] = ()
+    reasons: Sequence[Section] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     rounds: Sequence[Mapping[str, Any]] = ()
     areas: Sequence[AreaRow] = ()
@@ -171,7 +173,7 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
     if "confidence" in data.layers:
         pictures["confidence"] = ramp_picture(data.layers["confidence"], colors="viridis", span=(0.0, 1.0))
     if "saliency" in data.layers:
-        pictures["saliency"] = ramp_picture(data.layers["saliency"], colors="magma", average=True)
+        pictures["saliency"] = saliency_picture(data.layers["saliency"])
     bins = data.calibration["bins"] if data.calibration else []
     return {
         "data": data,
@@ -186,11 +188,24 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
         "loss": charts.loss_chart(data.histories),
         "score": charts.score_chart(data.histories),
         "rate": charts.rate_chart(data.range_tests),
+        "said_of_saliency": _of_saliency(data.layers),
         "judged": list(dict.fromkeys(judge(history)[1] for history in data.histories if history)),
         "reliability": charts.reliability_chart(bins) if bins else None,
-        "layers": [(name, _ABOUT.get(name, ""), _link(path, folder)) for name, path in data.layers.items()],
+        "layers": [(name, _about(name, path), _link(path, folder)) for name, path in data.layers.items()],
         "settings": yaml.safe_dump(dict(data.settings), sort_keys=False, allow_unicode=True),
     }
+
+
+def _about(name: str, path: Path) -> str:
+    """Return what a layer holds."""
+    return _ABOUT[name] if name in _ABOUT else about_layer(path)
+
+
+def _of_saliency(layers: Mapping[str, Path]) -> str:
+    """Return what stands below the picture of the layer per pixel."""
+    if "saliency" not in layers:
+        return ""
+    return f"{about_layer(layers['saliency'])} The colours span the 2nd to the 98th percentile of this picture."
 
 
 def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float | None]]]:
@@ -226,6 +241,8 @@ def cell(value: Any) -> str:
     """Return the text of any value in a table."""
     if value is None:
         return "–"
+    if isinstance(value, Markup):
+        return value
     if isinstance(value, bool | str):
         return str(value)
     if isinstance(value, int):

@@ -13,7 +13,7 @@ from pipeline.grid import crs_name
 from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
-from workflows import estimates, forecasts, unlabelled
+from workflows import estimates, forecasts, reasons, unlabelled
 from workflows.console import quantity
 from workflows.evaluate import measured, spoken
 from workflows.output import now
@@ -24,11 +24,16 @@ from workflows.train import trained
 if TYPE_CHECKING:
     from models.bundle import Bundle
     from workflows.context import Context
+    from workflows.sections import Section
 
 LAYERS = (
-    "classes", "confidence", "probabilities", "saliency", "saliency_bands", "saliency_dates", "value",
+    "classes", "confidence", "probabilities", "value",
     "reconstruction_error", "anomaly", "embedding", "forecast", "surprise", "change",
 )  # fmt: skip
+
+
+EXPLAINING = ("saliency", "dominant_band", "dominant_date")
+"""What the names of layers that explain begin with."""
 
 
 def report(context: Context) -> Path:
@@ -60,6 +65,8 @@ def report(context: Context) -> Path:
     maps = context.maps if context.imaged else []
     shown = maps[-1][1].maps if maps else output.maps
     layers = {name: path for name in LAYERS if (path := shown / f"{name}.tif").is_file()}
+    # Of several methods, each has layers by its own name.
+    layers |= {path.stem: path for kind in EXPLAINING for path in sorted(shown.glob(f"{kind}*.tif"))}
     task = context.job.task
     classified = task == "classification"
     claim, sections = ({}, []) if classified else _SHOWN[task](accuracy, layers)
@@ -75,6 +82,7 @@ def report(context: Context) -> Path:
         evaluated=_how(context),
         claim=claim,
         sections=sections,
+        reasons=_reasons(context, bundle, layers),
         facts=_facts(context, bundle),
         rounds=accuracy["rounds"] if classified else (),
         areas=list(rows.values())[-1] if rows else (),
@@ -100,6 +108,14 @@ def report(context: Context) -> Path:
 
 
 _SHOWN = {"regression": estimates.shown, "reconstruction": unlabelled.shown, "forecast": forecasts.shown}
+
+
+def _reasons(context: Context, bundle: Bundle, layers: dict[str, Path]) -> list[Section]:
+    """Return the sections on what the network looked at, as far as that was asked of this model."""
+    state = context.output.state("importance")
+    if state is None or not state["done"] or state["key"]["model"] != bundle.checksum:
+        return []
+    return reasons.shown(state["left"], Legend.from_json(bundle.legend).classes if bundle.classifies else (), layers)
 
 
 def _how(context: Context) -> str:

@@ -1,4 +1,4 @@
-"""A section of a report as its tables, charts and pictures: what tasks that know no classes show."""
+"""A section of a report as its tables, charts and pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.maps.layers import LegendEntry
 from workflows.pictures import MapPicture, ramp_picture
 
 
@@ -33,6 +34,25 @@ class RampFigure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFigure:
+    """A class map in its colours, with its legend beside it and what is to be said below it."""
+
+    title: str
+    picture: MapPicture
+    legend: Sequence[LegendEntry]
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One of several tables of a section; the first column names the row."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A heading with a sentence or two, and below them figures.
 
@@ -46,6 +66,12 @@ class Section:
         SVG.
     ramps : sequence of RampFigure
         Pictures of layers.
+    tables : sequence of Table
+        Tables where there are several, after `rows`.
+    maps : sequence of ClassFigure
+        Pictures of class maps.
+    notes : sequence of str
+        What must be said beside the figures, a point each.
     """
 
     title: str
@@ -54,3 +80,6 @@ class Section:
     rows: Sequence[Sequence[Any]] = ()
     charts: Sequence[Markup] = ()
     ramps: Sequence[RampFigure] = ()
+    tables: Sequence[Table] = ()
+    maps: Sequence[ClassFigure] = ()
+    notes: Sequence[str] = ()

@@ -16,6 +16,9 @@ from pipeline.maps.layers import LegendEntry
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workflows.permutation import Lost
+    from workflows.shares import Share
+
 
 def check_table(path: Path) -> None:
     """Refuse a name that says no kind of table, before any work is done.
@@ -72,3 +75,28 @@ def write_changes_csv(path: Path, changes: Mapping[tuple[str, str], Change], cla
                     if found.pixels[i, j]:
                         figures = (int(found.pixels[i, j]), f"{found.hectares[i, j]:.4f}")
                         table.writerow([before, after, a.name, b.name, *figures])
+
+
+def write_shares_csv(path: Path, shares: Sequence[Share]) -> None:
+    """Write how much each band and date counts for each class; the column of periods is left out for a single map."""
+    dated = any(row.period for row in shares)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        columns = ["method", "class", "axis", "name", "share_mean", "share_low", "share_high", "value_mean", "pixels"]
+        table.writerow(["period", *columns] if dated else columns)
+        for row in shares:
+            figures = [f"{v:.6f}" for v in (row.mean, row.low, row.high)]
+            value = "" if row.value is None else f"{row.value:.6g}"
+            line = [row.method, row.of, row.axis, row.name, *figures, value, row.pixels]
+            table.writerow([row.period, *line] if dated else line)
+
+
+def write_lost_csv(path: Path, lost: Sequence[Lost]) -> None:
+    """Write what replacing each band and date costs: mean and standard deviation over draws."""
+    named = {"overall": "lost_overall", "macro_f1": "lost_macro_f1", "rmse": "added_rmse"}
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        of = list(lost[0].figures) if lost else []
+        table.writerow(["axis", "name", *(f"{named[key]}_{what}" for key in of for what in ("mean", "sd"))])
+        for row in lost:
+            table.writerow([row.axis, row.name, *(f"{v:.6g}" for key in of for v in row.figures[key])])
