@@ -133,6 +133,13 @@ def explain(
     area: Annotated[
         Path | None, typer.Option("--area", metavar="FILE", help="Polygons; only inside them is explained.")
     ] = None,
+    at: Annotated[
+        Path | None,
+        typer.Option("--at", metavar="FILE", help="Points: what decided their very pixels, in tables and pictures."),
+    ] = None,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Whether explanations of this model can be trusted.")
+    ] = False,
     set_: Set = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -140,8 +147,10 @@ def explain(
     """Explain a finished map: make its saliency layers, without making the map again."""
     from workflows.explain import explain as work
 
+    if area is not None and (at is not None or sanity):
+        raise typer.BadParameter("is for layers of a map; leave out --at and --sanity", param_hint="--area")
     context = _context(job, set_, overwrite, quiet)
-    made = work(context, area=area)
+    made = work(context, area=area, at=at, sane=sanity)
     context.console.summary(f"{context.job.name}: explained", made)
 
 

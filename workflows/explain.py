@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import RequestError, StaleError
 from pipeline.imagery.area import area_on
+from workflows.evaluate import measured
+from workflows.importance import summarise
 from workflows.output import Output, differences, plain
+from workflows.points import explain_points
 from workflows.predict import MapRequest, make_map
 from workflows.products.product import OFFERED, product_of
+from workflows.reporting import report
+from workflows.sanity import sanity
 from workflows.train import trained
 
 if TYPE_CHECKING:
@@ -58,8 +63,10 @@ def map_requests(
         )
 
 
-def explain(context: Context, *, area: Path | None = None) -> list[tuple[str, Path]]:
-    """Make the saliency layers of a job's finished maps.
+def explain(
+    context: Context, *, area: Path | None = None, at: Path | None = None, sane: bool = False
+) -> list[tuple[str, Path]]:
+    """Explain what a job has made: its finished maps, single points of them, or whether explanations can be trusted.
 
     Parameters
     ----------
@@ -67,11 +74,15 @@ def explain(context: Context, *, area: Path | None = None) -> list[tuple[str, Pa
         The job, trained and mapped.
     area : Path, optional
         Polygons; only inside them is anything written. What the network sees around them counts all the same.
+    at : Path, optional
+        Points: say what decided their pixels, and leave the layers of the map as they are.
+    sane : bool
+        Find out whether the explanations can be trusted, and leave the layers as they are.
 
     Returns
     -------
     list of (str, Path)
-        Layers, or folders of maps, that were made.
+        What was made.
 
     Raises
     ------
@@ -80,13 +91,41 @@ def explain(context: Context, *, area: Path | None = None) -> list[tuple[str, Pa
     StaleError
         If the map, or an explanation that is there, was made from other inputs.
     """
-    context.console.stage("explain: what the map hangs on")
-    explainable(context)
-    made = []
-    with context.output.held():
+    task, output = context.job.task, context.output
+    if "saliency" not in OFFERED[task]:
+        fit = [name for name, layers in OFFERED.items() if "saliency" in layers]
+        raise RequestError(f"a {task} is not explained by saliency; a {' and a '.join(fit)} are")
+    with output.held():
         bundle = trained(context)
-        for output, request in map_requests(context, bundle, explained=True, area=area):
-            made += _layers(context, output, request)
+        made: list[tuple[str, Path]] = []
+        if at is not None:
+            context.console.stage("explain: what decided these pixels")
+            made += explain_points(context, bundle, at)
+        if sane:
+            context.console.stage("explain: can it be trusted?")
+            sanity(context, bundle)
+            made.append(("sanity", output.report / "sanity.json"))
+        if at is None and not sane:
+            context.console.stage("explain: what the map hangs on")
+            made += _maps(context, bundle, area)
+            summarise(context, bundle)
+            made.append(("summary", output.report / "saliency.csv"))
+        state = output.state("evaluate")
+        if state is not None and state["done"] and state["key"] == measured(context, bundle) and (sane or at is None):
+            made.append(("report", report(context)))
+    return made
+
+
+def _maps(context: Context, bundle: Bundle, area: Path | None) -> list[tuple[str, Path]]:
+    """Make the saliency layers of the maps; of samples without imagery there are none."""
+    made = []
+    if context.samples is not None:
+        context.console.note(
+            f"the {context.samples.what} come without imagery: there is no map, only their own summary"
+        )
+        return []
+    for output, request in map_requests(context, bundle, explained=True, area=area):
+        made += _layers(context, output, request)
     return made
 
 
@@ -105,22 +144,3 @@ def _layers(context: Context, output: Output, request: MapRequest) -> list[tuple
         )
     paths = make_map(request, output, context.console, overwrite=context.overwrite, stages=("explain",))
     return [("maps", output.maps)] if output.period else [(path.stem, path) for path in paths]
-
-
-def explainable(context: Context) -> None:
-    """Refuse what has no saliency.
-
-    Raises
-    ------
-    RequestError
-        If the job's task makes none, or the job has no imagery.
-    """
-    task = context.job.task
-    if "saliency" not in OFFERED[task]:
-        fit = [name for name, layers in OFFERED.items() if "saliency" in layers]
-        raise RequestError(f"a {task} is not explained by saliency; a {' and a '.join(fit)} are")
-    if context.samples is not None:
-        raise RequestError(
-            f"the {context.samples.what} come without imagery: there is no map to be explained (landweave apply maps rasters, "
-            "and explains the map with predict.layers: [classes, saliency])"
-        )

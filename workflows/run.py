@@ -14,6 +14,7 @@ from workflows.estimates import evaluate_regression
 from workflows.evaluate import evaluate
 from workflows.explain import map_requests
 from workflows.forecasts import evaluate_forecast
+from workflows.importance import summarise
 from workflows.predict import make_map
 from workflows.prepare import prepare
 from workflows.reporting import report
@@ -86,6 +87,8 @@ def _left_over(context: Context) -> list[str]:
 
 def _evaluate(context: Context) -> list[tuple[str, Path]]:
     _EVALUATIONS[context.job.task](context)
+    if "saliency" in context.job.predict.layers:
+        summarise(context, trained(context))
     return [("accuracy", context.output.report / "accuracy.json")]
 
 
