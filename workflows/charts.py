@@ -243,6 +243,45 @@ def spread_chart(runs: Mapping[str, Sequence[float]], figure: str) -> Markup:
     return _svg(draw, f"{figure} of each network: every training and their mean")
 
 
+def randomisation_chart(layers: Sequence[Mapping[str, Any]], limit: float) -> Markup:
+    """Return what is left of an attribution as layers are drawn anew, from the scores to the inputs: rank correlation."""
+
+    def draw(axes: Axes) -> None:
+        told = [(i, v) for i, v in enumerate(layers, 1) if v["correlation"] is not None]
+        # Nothing is drawn anew at first: there it is itself.
+        places, values = [0, *(i for i, _ in told)], [1.0, *(v["correlation"] for _, v in told)]
+        errors = [0.0, *(2 * v["standard_error"] for _, v in told)]
+        axes.axhspan(-limit, limit, color=_INK, alpha=0.08, lw=0, label=f"below {limit:g}")
+        axes.errorbar(places, values, errors, color=_BLUE, lw=1.6, capsize=2, marker="o", ms=4, label="attribution")
+        sizes = [(i, v["sizes"]) for i, v in enumerate(layers, 1) if v["sizes"] is not None]
+        axes.plot(
+            [0, *(i for i, _ in sizes)], [1.0, *(v for _, v in sizes)], "--", color=_ORANGE, lw=1.2, label="its size"
+        )
+        names = ["none", *(v["layer"] for v in layers)]
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+        axes.set(xlabel="drawn anew up to", ylabel="rank correlation with the trained")
+        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.legend()
+
+    return _svg(draw, "What is left of the explanation as layers are drawn anew, from the scores to the inputs")
+
+
+def removal_chart(figures: Mapping[str, Any], quantity: str) -> Markup:
+    """Return what is left of the target as parts are taken away, and what comes back as they are put back."""
+
+    def draw(axes: Axes) -> None:
+        shares, random = figures["shares"], figures["random"]
+        axes.plot(shares, figures["deletion"], color=_BLUE, lw=1.6, label="taken away")
+        axes.plot(shares, random, "--", color=_BLUE, lw=1.0, label="taken away at random")
+        axes.plot(shares, figures["insertion"], color=_ORANGE, lw=1.6, label="put back")
+        axes.plot(shares, random[::-1], "--", color=_ORANGE, lw=1.0, label="put back at random")
+        axes.set(xlabel="share of the parts, the most important first", ylabel=quantity, xlim=(0, 1))
+        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.legend()
+
+    return _svg(draw, f"Deletion and insertion: {quantity} by the share of parts taken away, or put back")
+
+
 def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], what: str, best: Any) -> Markup | None:
     series = [(key, [_points(h, key) for h in histories]) for key in lines]
     if not any(points for _, all_points in series for points in all_points):

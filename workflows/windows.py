@@ -16,6 +16,7 @@ from workflows.scoring import Scorer, load_scorer
 from workflows.train import round_bundle
 
 if TYPE_CHECKING:
+    from models.bundle import Bundle
     from models.network import Network
     from pipeline.imagery.cube import Cube
     from pipeline.samples.chips import ChipStore
@@ -124,21 +125,42 @@ def held_out_windows(context: Context, store: ChipStore, most: int) -> list[tupl
     found = []
     for i in range(rounds):
         bundle, folder = round_bundle(context, i)
-        scorer, network = load_scorer(folder, bundle.checksum), bundle.network
-        places = store.places(i, TEST)
-        truth = store.numbers(i, TEST) if context.job.task == "regression" else places.target.astype(np.float64)
-        side = store.size if store.standalone else window_side(network)
-        room = _BYTES // (4 * network.dates * network.bands * side**2)
-        which = _some(len(truth), min(-(-most // rounds), room // rounds))
-        if len(which) == 0:
-            continue
-        if store.standalone:
-            windows = windows_of_samples(scorer, store, store.indices(i, TEST)[which], truth[which])
-        else:
-            at = places.at(which)
-            windows = windows_of(scorer, context.imaged, at.rows, at.columns, at.period, truth[which])
-        found.append((scorer, windows))
+        scorer = load_scorer(folder, bundle.checksum)
+        if windows := _read(context, store, i, scorer, -(-most // rounds)):
+            found.append((scorer, windows))
     return found
+
+
+def final_windows(context: Context, store: ChipStore, bundle: Bundle, most: int) -> tuple[Scorer, Windows | None]:
+    """Return the same places with the network that maps; None where no test fold holds any.
+
+    With k folds it has learnt from them too: for questions about the network, not about how good it is.
+    """
+    rounds = len(context.folds.rounds)
+    scorer = load_scorer(context.output.model, bundle.checksum)
+    found = [w for i in range(rounds) if (w := _read(context, store, i, scorer, -(-most // rounds)))]
+    if not found:
+        return scorer, None
+    cube, valid, time, own = (torch.cat([getattr(w, name) for w in found]) for name in ("cube", "valid", "time", "own"))
+    origins = tuple(o for w in found for o in w.origins)
+    return scorer, Windows(cube, valid, time, own, origins, np.concatenate([w.truth for w in found]))
+
+
+def _read(context: Context, store: ChipStore, round_: int, scorer: Scorer, most: int) -> Windows | None:
+    """Return places of the test fold of a round; None where it holds none."""
+    network = scorer.network
+    places = store.places(round_, TEST)
+    regression = context.job.task == "regression"
+    truth = store.numbers(round_, TEST) if regression else places.target.astype(np.float64)
+    side = store.size if store.standalone else window_side(network)
+    room = _BYTES // (4 * network.dates * network.bands * side**2)
+    which = _some(len(truth), min(most, room // len(context.folds.rounds)))
+    if len(which) == 0:
+        return None
+    if store.standalone:
+        return windows_of_samples(scorer, store, store.indices(round_, TEST)[which], truth[which])
+    at = places.at(which)
+    return windows_of(scorer, context.imaged, at.rows, at.columns, at.period, truth[which])
 
 
 def _some(n: int, most: int) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -47,3 +47,20 @@ class Target:
 
 WINNER = Target()
 """The winning class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Target):
+    """What was explained once, whatever the scores are now: a changed network is asked about the classes that won before.
+
+    Attributes
+    ----------
+    counts : Tensor
+        What each output counts at the one pixel of each tile that is explained, (B, K).
+    """
+
+    counts: Tensor = field(kw_only=True)
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """Return what each output counts, (B, K, H, W): the same at all pixels of a tile."""
+        return self.counts[:, :, None, None].to(scores).expand_as(scores)
