@@ -13,7 +13,7 @@ from pipeline.grid import crs_name
 from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
-from workflows import estimates, forecasts, reasons, unlabelled
+from workflows import estimates, forecasts, reasons, sanity, unlabelled
 from workflows.console import quantity
 from workflows.evaluate import measured, spoken
 from workflows.output import now
@@ -112,10 +112,16 @@ _SHOWN = {"regression": estimates.shown, "reconstruction": unlabelled.shown, "fo
 
 def _reasons(context: Context, bundle: Bundle, layers: dict[str, Path]) -> list[Section]:
     """Return the sections on what the network looked at, as far as that was asked of this model."""
+    found: list[Section] = []
     state = context.output.state("importance")
-    if state is None or not state["done"] or state["key"]["model"] != bundle.checksum:
-        return []
-    return reasons.shown(state["left"], Legend.from_json(bundle.legend).classes if bundle.classifies else (), layers)
+    if state is not None and state["done"] and state["key"]["model"] == bundle.checksum:
+        classes = Legend.from_json(bundle.legend).classes if bundle.classifies else ()
+        found += reasons.shown(state["left"], classes, layers)
+    path = context.output.report / "sanity.json"
+    checked = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if checked.get("model") == bundle.checksum:
+        found += sanity.shown(checked)
+    return found
 
 
 def _how(context: Context) -> str:
