@@ -61,17 +61,18 @@ def scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tenso
     Returns
     -------
     Tensor
-        (B, K, H, W) float32. Networks of single pixels are run in slabs of rows, so memory between the layers stays flat.
+        (B, K, H, W) float32. Networks of single pixels are run in slabs, so memory between the layers stays flat.
     """
     with torch.inference_mode():
         if not network.pixelwise:
             found: Tensor = network(cube, valid, time)
             return found
         b, _, _, h, w = cube.shape
-        result = torch.empty(b, network.outputs, h, w, dtype=cube.dtype, device=cube.device)
-        for rows in slabs(network, cube):
-            result[:, :, rows] = network(cube[..., rows, :], valid[..., rows, :], time)
-        return result
+        result = torch.empty(b, network.outputs, 1, h * w, dtype=cube.dtype, device=cube.device)
+        flat, flags = in_line(cube), in_line(valid)
+        for part in slabs(cube, network.slab):
+            result[..., part] = network(flat[..., part], flags[..., part], time)
+        return result.reshape(b, network.outputs, h, w)
 
 
 def centre_scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
@@ -84,11 +85,16 @@ def centre_scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -
         return network.centre(cube, valid, time)
 
 
-def slabs(network: Network, cube: Tensor) -> Iterator[slice]:
-    """Yield slices of rows that hold about `Network.slab` pixels of a cube (B, T, C, H, W)."""
+def in_line(x: Tensor) -> Tensor:
+    """Return pixels (..., H, W) as one row, (..., 1, H * W): to a network of single pixels it is all the same."""
+    return x.flatten(-2)[..., None, :]
+
+
+def slabs(cube: Tensor, pixels: int) -> Iterator[slice]:
+    """Yield slices of the pixels of a cube (B, T, C, H, W) `in_line` that hold no more than so many, over all B."""
     b, _, _, h, w = cube.shape
-    step = max(1, network.slab // (b * w))
-    return (slice(y, min(y + step, h)) for y in range(0, h, step))
+    step = max(1, pixels // b)
+    return (slice(i, min(i + step, h * w)) for i in range(0, h * w, step))
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

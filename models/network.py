@@ -127,6 +127,11 @@ class Network(nn.Module, ABC):
         return self.radius == 0 and self.stride == 1
 
     @property
+    def gradient_slab(self) -> int:
+        """Of a network of single pixels: pixels in one pass forward and backward."""
+        return self.slab
+
+    @property
     def components(self) -> int:
         """Principal components of the bands that `project` must give it before it is trained; 0 where it takes none."""
         return 0

@@ -36,16 +36,17 @@ def test_a_prepared_network_gives_the_same_scores(name, settings):
 def test_pixel_networks_run_in_slabs():
     network = made("mlp", {})
     cube, valid, time = tile(network, 301, 67)
-    pieces = list(slabs(network, cube))
-    assert [r for s in pieces for r in range(s.start, s.stop)] == list(range(301))
-    assert max(s.stop - s.start for s in pieces) * 67 <= network.slab
+    pieces = list(slabs(cube, network.slab))
+    assert [i for s in pieces for i in range(s.start, s.stop)] == list(range(301 * 67))
+    assert max(s.stop - s.start for s in pieces) == network.slab
     with torch.no_grad():
         assert torch.allclose(scores(network, cube, valid, time), network(cube, valid, time), atol=1e-6)
 
 
-def test_a_row_wider_than_a_slab_is_one_slab():
-    network = made("mlp", {})
-    assert len(list(slabs(network, torch.zeros(1, 1, 2, 3, network.slab + 5)))) == 3
+def test_slabs_count_the_pixels_of_all_tiles_and_may_end_within_a_row():
+    sizes = [s.stop - s.start for s in slabs(torch.zeros(3, 1, 2, 5, 7), 30)]
+    assert sizes == [10, 10, 10, 5]
+    assert [s.stop - s.start for s in slabs(torch.zeros(9, 1, 2, 1, 2), 4)] == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["mlp", "unet"])

@@ -103,6 +103,28 @@ def test_one_halo_is_not_enough_for_a_unet():
     assert (tiled(network, *x, 20, 1) - whole).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_slabs_do_not_change_a_gradient(monkeypatch, masked):
+    network = prepare(made("lstm", {"hidden": 4}, bands=3, dates=5))
+    cube, valid, time = scene(network, 7, 9)
+    cube, valid, time = cube.repeat(2, 1, 1, 1, 1), valid.repeat(2, 1, 1, 1), time.repeat(2, 1)
+    valid = valid if masked else torch.ones_like(valid)
+    where = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(1)) < 0.5
+    whole = gradient(network, cube, valid, time, where)
+    monkeypatch.setattr(type(network), "gradient_slab", 10)  # five pixels of both tiles, which end within rows
+    for found, expected in zip(gradient(network, cube, valid, time, where), whole, strict=True):
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_an_lstm_takes_smaller_slabs_for_a_gradient_the_more_it_keeps():
+    sizes = [made("lstm", {"hidden": h}, dates=t).gradient_slab for h, t in ((32, 12), (32, 24), (64, 24), (1024, 366))]
+    assert sizes[0] == 2 * sizes[1] or sizes[0] == 2 * sizes[1] + 1
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 16
+    assert made("gru", {}).gradient_slab == made("gru", {}).slab
+
+
 @pytest.mark.parametrize("name", ["mlp", "unet"])
 def test_captum_agrees(name):
     from captum.attr import Saliency

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.inference import scores, slabs
+from models.inference import in_line, scores, slabs
 from models.network import Network
 from models.saliency.noise import noise
 from models.saliency.target import WINNER, Target
 
-
-class _Weigh(Protocol):
-    """From the scores of some rows of a tile to what each of them counts."""
-
-    def __call__(self, found: Tensor, rows: slice) -> Tensor: ...
+# From the scores of some pixels, and what is known of the same pixels beforehand, to what each score counts.
+_Weigh = Callable[[Tensor, Tensor], Tensor]
 
 
 def gradient(
@@ -50,7 +45,7 @@ def gradient(
     tuple of Tensor
         Attribution (B, T, C, H, W) and scores (B, K, H, W), both without a graph.
     """
-    return _gradient(network, cube, valid, time, lambda found, rows: target.weights(found) * where[:, None, rows])
+    return _gradient(network, cube, valid, time, where[:, None], lambda found, here: target.weights(found) * here)
 
 
 def gradient_input(
@@ -95,7 +90,7 @@ def smoothgrad(
     total = torch.zeros_like(cube)
     for copy in range(samples):
         moved = noise(cube.shape, origins, copy=copy, seed=seed).to(cube.device).mul_(deviation).add_(cube)
-        total += _gradient(network, moved, valid, time, _fixed(weights))[0]
+        total += _gradient(network, moved, valid, time, weights, _fixed)[0]
     return total / samples, found
 
 
@@ -129,41 +124,40 @@ def integrated_gradients(
     places, shares = np.polynomial.legendre.leggauss(steps)
     for place, share in zip((places + 1) / 2, shares / 2, strict=True):
         between = start + float(place) * (cube - start)
-        total += float(share) * _gradient(network, between, valid, time, _fixed(weights))[0]
+        total += float(share) * _gradient(network, between, valid, time, weights, _fixed)[0]
     # Where nothing was seen the gradient is zero, whatever the cube holds there.
     return total.mul_((cube - start).masked_fill(~valid[:, :, None], 0.0)), found
 
 
-def _fixed(weights: Tensor) -> _Weigh:
+def _fixed(found: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG001
     """Return weights that do not hang on the scores."""
-
-    def weigh(found: Tensor, rows: slice) -> Tensor:  # noqa: ARG001
-        return weights[:, :, rows]
-
-    return weigh
+    return weights
 
 
-def _gradient(network: Network, cube: Tensor, valid: Tensor, time: Tensor, weigh: _Weigh) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the weighed sum of scores, and the scores; ``weigh`` gets the scores of some rows."""
+def _gradient(
+    network: Network, cube: Tensor, valid: Tensor, time: Tensor, here: Tensor, weigh: _Weigh
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the weighed sum of scores, and the scores; ``here`` (B, ..., H, W) is cut as they are."""
     if network.training:
         raise ValueError("saliency needs a network in evaluation mode: dropout would make it random")
     if not network.pixelwise:
-        return _backward(network, cube, valid, time, lambda found: weigh(found, slice(None)))
-    attribution = torch.empty_like(cube)
+        return _backward(network, cube, valid, time, here, weigh)
     b, _, _, h, w = cube.shape
-    found = torch.empty(b, network.outputs, h, w, dtype=cube.dtype, device=cube.device)
-    for rows in slabs(network, cube):
-        here = functools.partial(weigh, rows=rows)
-        part = _backward(network, cube[..., rows, :], valid[..., rows, :], time, here)
-        attribution[..., rows, :], found[..., rows, :] = part
-    return attribution, found
+    line, flags, known = in_line(cube), in_line(valid), in_line(here)
+    attribution = torch.empty_like(line)
+    found = torch.empty(b, network.outputs, 1, h * w, dtype=cube.dtype, device=cube.device)
+    for part in slabs(cube, network.gradient_slab):
+        attribution[..., part], found[..., part] = _backward(
+            network, line[..., part], flags[..., part], time, known[..., part], weigh
+        )
+    return attribution.reshape(cube.shape), found.reshape(b, -1, h, w)
 
 
 def _backward(
-    network: Network, cube: Tensor, valid: Tensor, time: Tensor, weigh: Callable[[Tensor], Tensor]
+    network: Network, cube: Tensor, valid: Tensor, time: Tensor, here: Tensor, weigh: _Weigh
 ) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         x = cube.detach().clone().requires_grad_()
         found = network(x, valid, time)
-        (attribution,) = torch.autograd.grad(found, x, weigh(found.detach()))
+        (attribution,) = torch.autograd.grad(found, x, weigh(found.detach(), here))
     return attribution, found.detach()
