@@ -83,7 +83,7 @@ class Sums(PixelNetwork):
         """Return what values (..., T, C) contribute to each class, (..., K, T, C)."""
         return self.weight * (values.tanh() + 0.3 * values.square())[..., None, :, :]
 
-    def pixels(self, series, valid, time):  # noqa: ARG002
+    def pixels(self, series, valid, time):
         return self.parts(series).sum((-2, -1))
 
 
@@ -106,6 +106,6 @@ class Kernel(Network):
         """Return the function of each value."""
         return values.tanh() + 0.3 * values.square()
 
-    def forward(self, cube, valid, time):  # noqa: ARG002
+    def forward(self, cube, valid, time):
         self.check(cube)
         return F.conv2d(self.seen(masked(cube, valid)).flatten(1, 2), self.weight.flatten(1, 2), padding=1)

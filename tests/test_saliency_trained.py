@@ -101,13 +101,13 @@ def cascade(network, seed):
         yield network.requires_grad_(False)
 
 
-@pytest.mark.parametrize("method", ["gradient", "gradient_input", "integrated_gradients"])
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients"])
 def test_explanations_hang_on_the_weights(trained, method):
-    cube, valid, _ = land(12, 4)
+    cube, valid, _ = land(8, 4)
     learnt = explained(trained, method, cube, valid)[0].flatten()
     draws = [
         [spearmanr(learnt, explained(n, method, cube, valid)[0].flatten()).statistic for n in cascade(trained, seed)]
-        for seed in range(16)
+        for seed in range(12)
     ]
     per_layer = torch.tensor(draws).mean(0)
     assert len(per_layer) > 1
