@@ -692,3 +692,33 @@ def shares_by_hand(
         return table[low] * (1 - share) + table[min(low + 1, len(table) - 1)] * share
 
     return table.mean(0), percentile(0.1), percentile(0.9), np.mean(signed, axis=0), len(parts)
+
+
+def patch_occlusion_by_hand(network, cube, valid, time, where, target, baseline, origin, patch, step):  # type: ignore[no-untyped-def]
+    """Take away patch after patch of one tile, one forward pass each: the mean fall of those that lie on a pixel, (H, W)."""
+    import torch
+
+    def amount(values):  # type: ignore[no-untyped-def]
+        with torch.no_grad():
+            return (weights * target.amounts(network(values, valid, time))).sum(dtype=torch.float64)
+
+    with torch.no_grad():
+        weights = target.weights(network(cube, valid, time)) * where
+    h, w = cube.shape[-2:]
+    before = amount(cube)
+    falls: dict[tuple[int, int], list[float]] = {(y, x): [] for y in range(h) for x in range(w)}
+    for top in range(-60 * step, 60 * step, step):
+        for left in range(-60 * step, 60 * step, step):
+            on_it = [
+                (y - origin[0], x - origin[1])
+                for y in range(max(top, origin[0]), min(top + patch, origin[0] + h))
+                for x in range(max(left, origin[1]), min(left + patch, origin[1] + w))
+            ]
+            if on_it:
+                changed = cube.clone()
+                for y, x in on_it:
+                    changed[0, :, :, y, x] = baseline
+                fall = float(before - amount(changed))
+                for pixel in on_it:
+                    falls[pixel].append(fall)
+    return torch.tensor([[np.mean(falls[y, x]) for x in range(w)] for y in range(h)])

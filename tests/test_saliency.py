@@ -7,62 +7,25 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from models.inference import prepare
+from models.inference import prepare, scores
 from models.network import build
 from models.saliency.gradients import gradient
-from models.saliency.reduce import reduce
-from tests.oracles import padded_window
+from models.saliency.reduce import dominant, reduce
+from models.saliency.target import Target
+from tests.explained import Kernel, Sums, everywhere, explainer, scene, tiled, whole
 from tests.test_networks import made
 
 torch.set_num_threads(1)
-
-PER = ("pixel", "band", "date")
-
-
-def scene(network, h, w, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    valid = torch.rand(1, network.dates, h, w, generator=g) < 0.9
-    cube = torch.randn(1, network.dates, network.bands, h, w, generator=g) * valid[:, :, None]
-    return cube, valid, torch.arange(network.dates, dtype=torch.float32)[None] * 16
-
-
-def everywhere(cube):
-    return torch.ones(cube.shape[0], *cube.shape[3:], dtype=torch.bool)
-
-
-def window_gradient(network, cube, valid, time, y, x, size, margin):
-    """Return the gradient on the core (y, x, size), read with ``margin`` halos; scores within one halo less count."""
-    pad = margin * network.halo
-    values, flags = padded_window(cube, valid, y - pad, x - pad, size + 2 * pad)
-    where = torch.zeros(1, size + 2 * pad, size + 2 * pad, dtype=torch.bool)
-    # The target is the map: what lies outside the scene has no class.
-    inner = pad - (margin - 1) * network.halo
-    h, w = cube.shape[-2:]
-    for i in range(inner, size + 2 * pad - inner):
-        for j in range(inner, size + 2 * pad - inner):
-            where[:, i, j] = 0 <= y - pad + i < h and 0 <= x - pad + j < w
-    found, _ = gradient(network, values, flags, time, where)
-    return found[..., pad : pad + size, pad : pad + size]
-
-
-def tiled(network, cube, valid, time, size, margin):
-    h, w = cube.shape[-2:]
-    result = torch.full_like(cube, torch.nan)
-    for y in range(0, h, size):
-        for x in range(0, w, size):
-            part = result[..., y : y + size, x : x + size]
-            found = window_gradient(network, cube, valid, time, y, x, size, margin)
-            part[:] = found[..., : part.shape[-2], : part.shape[-1]]
-    return result
 
 
 def test_a_linear_network_gives_its_weights():
     network = prepare(build("mlp", {"hidden": []}, bands=4, dates=1, classes=3))
     cube, valid, time = scene(network, 5, 7)
-    found, scores = gradient(network, cube, valid, time, everywhere(cube))
+    found, at = gradient(network, cube, valid, time, everywhere(cube))
     weight = network.layers[0].weight
-    winner = scores.argmax(1)[0]
+    winner = at.argmax(1)[0]
     expected = weight[winner].permute(2, 0, 1) * valid[0]  # a masked value moves nothing
     assert torch.equal(found[0, 0], expected)
     assert torch.equal(reduce(found, "band")[0], expected.abs())
@@ -80,27 +43,32 @@ def test_only_the_pixels_that_count_move_it():
     assert (gradient(network, cube, valid, time, torch.zeros_like(where))[0] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 1}), ("unet", {"width": 2, "depth": 2})]
-)
+@pytest.mark.parametrize(("name", "settings"), [("mlp", {}), ("unet", {"width": 2, "depth": 2})])
 @examples(max_examples=3, deadline=None)
 @given(h=st.integers(1, 33), w=st.integers(1, 33), size=st.integers(1, 6), seed=st.integers(0, 9))
 def test_saliency_does_not_depend_on_how_a_scene_is_cut(name, settings, h, w, size, seed):
     network = prepare(made(name, settings, dates=2, seed=seed))
-    x = scene(network, h, w, seed)
-    step = 2 * network.stride
-    whole = window_gradient(network, *x, 0, 0, -(-max(h, w) // step) * step, 2)[..., :h, :w]
-    found = tiled(network, *x, size * step, 2)
-    for per in PER:
-        assert torch.allclose(reduce(found, per), reduce(whole, per), atol=1e-5, rtol=0)
+    tile, asked = scene(network, h, w, seed), explainer("gradient")
+    expected, found = whole(asked, network, tile), tiled(asked, network, tile, size * 2 * network.stride)
+    for per in ("pixel", "band", "date"):
+        assert torch.allclose(reduce(found, per), reduce(expected, per), atol=1e-5, rtol=0)
 
 
-def test_one_halo_is_not_enough_for_a_unet():
-    network = prepare(made("unet", {"width": 4, "depth": 1}))
-    x = scene(network, 40, 40)
-    whole = window_gradient(network, *x, 0, 0, 40, 2)
-    assert (tiled(network, *x, 20, 2) - whole).abs().max() < 1e-5
-    assert (tiled(network, *x, 20, 1) - whole).abs().max() > 1e-4
+def test_of_a_linear_network_inputs_count_what_they_are_weighed():
+    network = prepare(build("mlp", {"hidden": []}, bands=3, dates=2, classes=3))
+    cube, valid, time = scene(network, 5, 7)
+    weight = network.layers[0].weight[:, :6].view(3, 2, 3)  # what follows weighs whether a date is valid
+    winner = scores(network, cube, valid, time).argmax(1)[0]
+    own = weight[winner].permute(2, 3, 0, 1) * valid[0, :, None]  # (T, C, H, W)
+    start = torch.tensor([0.5, 0.0, -2.0])
+    for method, expected in (
+        ("gradient_input", own * cube[0]),
+        ("smoothgrad", own),
+        ("integrated_gradients", own * (cube[0] - start[:, None, None])),
+    ):
+        asked = explainer(method, baseline=start.tolist(), samples=3, steps=4)
+        found, _ = asked(network, cube, valid, time, everywhere(cube), [(0, 0)])
+        assert torch.allclose(found[0], expected, atol=1e-6, rtol=0), method
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -125,20 +93,95 @@ def test_an_lstm_takes_smaller_slabs_for_a_gradient_the_more_it_keeps():
     assert made("gru", {}).gradient_slab == made("gru", {}).slab
 
 
-@pytest.mark.parametrize("name", ["mlp", "unet"])
-def test_captum_agrees(name):
-    from captum.attr import Saliency
+def test_integrated_gradients_are_what_each_value_contributes_to_a_sum():
+    network = Sums(bands=2, dates=3, classes=3).eval()
+    cube, valid, time = scene(network, 5, 6)
+    start = torch.tensor([0.4, -0.7])
+    parts = [network.parts(x)[..., 1, :, :] for x in (cube.permute(0, 3, 4, 1, 2), start.expand(3, 2))]
+    expected = (parts[0] - parts[1]).permute(0, 3, 4, 1, 2) * valid[:, :, None]
+    asked = explainer("integrated_gradients", target=Target("output", 1, None), baseline=start.tolist())
+    found, _ = asked(network, cube, valid, time, everywhere(cube), [(0, 0)])
+    assert torch.allclose(found, expected, atol=1e-5, rtol=0)
 
-    network = prepare(made(name, {}, bands=3, dates=2))
-    cube, valid, time = scene(network, 16, 16)
-    found, scores = gradient(network, cube, valid, time, everywhere(cube))
-    winner = scores.argmax(1, keepdim=True)
 
-    def target(x):
-        return network(x, valid, time).gather(1, winner).sum((1, 2, 3))
+def test_integrated_gradients_follow_a_value_to_all_pixels_that_see_it():
+    network = Kernel(bands=2, dates=3, classes=3).eval()
+    cube, valid, time = scene(network, 8, 9)
+    where = everywhere(cube)
+    where[:, 5:] = False
+    start = torch.tensor([0.4, -0.7])[:, None, None].expand_as(cube)
+    # Of each place and kernel, how much of the kernel comes to lie on pixels that count.
+    moved = F.conv_transpose2d(where[:, None].float(), network.weight[1].flatten(0, 1)[None], padding=1)
+    expected = (network.seen(cube) - network.seen(start)) * moved.view_as(cube) * valid[:, :, None]
+    asked = explainer("integrated_gradients", target=Target("output", 1, None), baseline=[0.4, -0.7])
+    found, _ = asked(network, cube, valid, time, where, [(0, 0)])
+    assert torch.allclose(found, expected, atol=1e-5, rtol=0)
+    assert (expected[..., 6:, :] == 0).all()
 
-    expected = Saliency(target).attribute(cube.clone().requires_grad_(), abs=False)
-    assert torch.allclose(found, expected, atol=1e-5)
+
+@pytest.mark.parametrize("target", [Target(), Target("margin"), Target("output", 2)], ids=lambda t: t.kind)
+# Smooth functions: what is left is the error of the integral alone.
+@pytest.mark.parametrize(
+    ("name", "settings"), [("lstm", {"hidden": 4, "pooling": "mean"}), ("mlp", {"activation": "tanh"})]
+)
+def test_integrated_gradients_add_up_to_what_the_target_has_more_than_at_the_baseline(name, settings, target):
+    network = prepare(made(name, settings, dates=3)).double()
+    cube, valid, time = (x.double() if x.is_floating_point() else x for x in scene(network, 6, 8))
+    start = [0.4, -0.7]
+    before = scores(network, torch.tensor(start).double()[:, None, None].expand_as(cube), valid, time)
+    asked = explainer("integrated_gradients", target=target, baseline=start, steps=32)
+    found, at = asked(network, cube, valid, time, everywhere(cube), [(0, 0)])
+    more = float((target.weights(at) * (at - before)).sum())
+    assert abs(more) > 0.1
+    assert float(found.sum()) == pytest.approx(more, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradient", "gradient_input", "smoothgrad", "integrated_gradients"])
+def test_what_moves_the_map_is_the_sum_of_what_decides_each_pixel(method):
+    network = prepare(made("unet", {"width": 2, "depth": 1}, dates=2))
+    cube, valid, time = scene(network, 6, 8)
+    asked = explainer(method, samples=2, steps=2, baseline=[0.3, 0.1])
+    together, _ = asked(network, cube, valid, time, everywhere(cube), [(-3, 5)])
+    # Each pixel by itself, all in one batch.
+    own = torch.eye(48, dtype=torch.bool).view(48, 6, 8)
+    tiles = (x.expand(48, *x.shape[1:]) for x in (cube, valid, time))
+    single, _ = asked(network, *tiles, own, [(-3, 5)] * 48)
+    assert torch.allclose(single.sum(0), together[0], atol=1e-5, rtol=0)
+    assert not torch.allclose(single[0], together[0], atol=1e-3)
+
+
+def test_targets_hold_the_classes_that_win():
+    found = torch.tensor([[1.0, 3.0], [2.0, -1.0], [-4.0, 2.0]]).view(1, 3, 1, 2)
+    weights = {
+        "winner": [[0, 1], [1, 0], [0, 0]],
+        "margin": [[-1, 1], [1, 0], [0, -1]],
+        "output": [[0, 0], [0, 0], [1, 1]],
+    }
+    for kind, expected in weights.items():
+        assert Target(kind, 2).weights(found)[0, :, 0].tolist() == expected
+    assert torch.equal(Target(temperature=None).amounts(found), found)
+    assert torch.allclose(
+        Target(temperature=2.0).amounts(found), (found / 2).exp() / (found / 2).exp().sum(1, keepdim=True)
+    )
+
+
+@pytest.mark.parametrize(("target", "pair"), [(Target("margin"), (0, 1)), (Target("output", 1), (None, 1))])
+def test_a_gradient_is_that_of_the_target(target, pair):
+    network = prepare(build("mlp", {"hidden": []}, bands=4, dates=1, classes=3))
+    cube, valid, time = scene(network, 5, 7, share=1.0)
+    found, at = gradient(network, cube, valid, time, everywhere(cube), target)
+    order = at.argsort(1, descending=True)[0]  # (K, H, W)
+    weight = network.layers[0].weight
+    expected = weight[order[0]] - weight[order[1]] if pair[0] == 0 else weight[1].expand(5, 7, -1)
+    assert torch.allclose(found[0, 0], expected.permute(2, 0, 1), atol=1e-6, rtol=0)
+
+
+def test_the_number_of_a_regression_is_explained_in_its_own_units():
+    network = prepare(made("mlp", {"hidden": []}, dates=1, classes=1))
+    cube, valid, time = scene(network, 5, 7, share=1.0)
+    target = Target("output", 0, None)
+    found, _ = explainer("occlusion_band", target=target)(network, cube, valid, time, everywhere(cube), [(0, 0)])
+    assert torch.allclose(found[0, 0], network.layers[0].weight[0][:, None, None] * cube[0, 0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["mlp", "unet"])
@@ -147,8 +190,8 @@ def test_finite_differences_agree(name):
     network = prepare(made(name, {"activation": "tanh"})).double()
     cube, valid, time = scene(network, 8, 8)
     cube, time = cube.double(), time.double()
-    found, scores = gradient(network, cube, valid, time, everywhere(cube))
-    winner = scores.argmax(1, keepdim=True)
+    found, at = gradient(network, cube, valid, time, everywhere(cube))
+    winner = at.argmax(1, keepdim=True)
     for y, x in ((0, 0), (3, 5), (7, 2)):
         sums = []
         for step in (1e-5, -1e-5):
@@ -183,8 +226,16 @@ def test_reductions():
     assert reduce(g, "pixel").tolist() == [[[5.0]]]
     assert reduce(g, "band").flatten().tolist() == [3.0, 12.0]
     assert reduce(g, "date").flatten().tolist() == [6.0, 5.0, 4.0]
+    assert reduce(g, "pixel", signed=True).tolist() == [[[-5.0]]]
+    assert reduce(g, "band", signed=True).flatten().tolist() == [-1.0, 2.0]
+    assert reduce(g, "date", signed=True).flatten().tolist() == [-4.0, 1.0, 4.0]
     with pytest.raises(ValueError, match="pixel, band or date"):
         reduce(g, "class")
+
+
+def test_the_dominant_one_is_that_of_largest_size():
+    layer = torch.tensor([[[1.0, 0.0, 2.0]], [[-3.0, 0.0, 2.0]]])[None]  # (1, n 2, 1, 3)
+    assert dominant(layer).tolist() == [[[2, 0, 1]]]
 
 
 def test_it_needs_evaluation_mode():

@@ -18,7 +18,6 @@ from tests.oracles import (
 )
 from tests.test_bundle import bundle
 from tests.test_networks import TEMPORAL, VARIANTS, made
-from tests.test_saliency import tiled, window_gradient
 
 torch.set_num_threads(1)
 
@@ -338,16 +337,6 @@ def test_a_bundle_read_back_is_the_same(tmp_path, name):
     tile = scene(network)
     assert torch.equal(scores(first.network, *tile), scores(second.network, *tile))
     assert second.checksum == first.checksum
-
-
-@pytest.mark.parametrize(("name", "settings"), TEMPORAL)
-def test_saliency_does_not_depend_on_how_a_scene_is_cut(name, settings):
-    network = prepare(made(name, settings, dates=2))
-    tile = tuple(x[:1] for x in scene(network, side=5))
-    side = 5 * network.stride
-    whole = window_gradient(network, *tile, 0, 0, side, 2)
-    assert torch.allclose(tiled(network, *tile, 2 * network.stride, 2), whole, atol=1e-5, rtol=0)
-    assert (whole != 0).any()
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "tempcnn", "transformer", "ltae", "convlstm", "utae"])

@@ -55,6 +55,10 @@ def check_names(settings: SaliencySettings, classes: Sequence[str], bands: Seque
             f"saliency.target: there is no class '{settings.target}'{nearest(settings.target, classes) or '.'} Allowed are "
             f"winner, margin, {', '.join(classes)}"
         )
+    if len(classes) == 1 and settings.target == "margin":
+        raise JobError(
+            f"saliency.target: found margin, but there is one class, {classes[0]}, and no second; leave it out"
+        )
     stated = () if settings.baseline == "mean" else settings.baseline
     if strange := [name for name in stated if name not in bands]:
         raise JobError(

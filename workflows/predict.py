@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from models.bundle import Bundle
 from models.inference import activation_bytes
-from models.saliency.methods import BY_GRADIENT
 from pipeline.engine import cores, memory_budget, release_memory
 from pipeline.files import digest_of
 from pipeline.grid import BlockGrid, round_up
@@ -50,9 +49,8 @@ _SHARE = 0.5
 
 def bytes_per_pixel(network: Network, cube: Cube, explainers: Sequence[Explainer] = ()) -> float:
     """Return the most bytes alive at once per pixel that is read: while its images are, or while it is scored or explained."""
-    values = 4.0 * network.dates * network.bands
-    explained = [activation_bytes(network, gradient=e.method in BY_GRADIENT) + e.cubes * values for e in explainers]
-    return max(activation_bytes(network, gradient=False), *explained, 4.0 * cube.planes)
+    explained = (e.bytes_per_pixel(network) for e in explainers)
+    return max(activation_bytes(network, gradient=False), 4.0 * cube.planes, *explained)
 
 
 def block_grid(

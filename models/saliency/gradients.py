@@ -91,7 +91,7 @@ def smoothgrad(
     for copy in range(samples):
         moved = noise(cube.shape, origins, copy=copy, seed=seed).to(cube.device).mul_(deviation).add_(cube)
         total += _gradient(network, moved, valid, time, weights, _fixed)[0]
-    return total / samples, found
+    return total.div_(samples), found
 
 
 def integrated_gradients(
@@ -123,10 +123,10 @@ def integrated_gradients(
     total = torch.zeros_like(cube)
     places, shares = np.polynomial.legendre.leggauss(steps)
     for place, share in zip((places + 1) / 2, shares / 2, strict=True):
-        between = start + float(place) * (cube - start)
-        total += float(share) * _gradient(network, between, valid, time, weights, _fixed)[0]
+        between = torch.lerp(start, cube, float(place))
+        total.add_(_gradient(network, between, valid, time, weights, _fixed)[0], alpha=float(share))
     # Where nothing was seen the gradient is zero, whatever the cube holds there.
-    return total.mul_((cube - start).masked_fill(~valid[:, :, None], 0.0)), found
+    return total.mul_((cube - start).masked_fill_(~valid[:, :, None], 0.0)), found
 
 
 def _fixed(found: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG001
@@ -157,7 +157,7 @@ def _backward(
     network: Network, cube: Tensor, valid: Tensor, time: Tensor, here: Tensor, weigh: _Weigh
 ) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
-        x = cube.detach().clone().requires_grad_()
+        x = cube.detach().requires_grad_()
         found = network(x, valid, time)
         (attribution,) = torch.autograd.grad(found, x, weigh(found.detach(), here))
     return attribution, found.detach()

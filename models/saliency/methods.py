@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.inference import activation_bytes
 from models.network import Network
 from models.saliency.gradients import gradient, gradient_input, integrated_gradients, smoothgrad
 from models.saliency.occlusion import occlusion_band, occlusion_date, occlusion_patch, spacing
@@ -93,7 +94,7 @@ class Explainer:
     def passes(self, network: Network, bands: int, dates: int) -> Passes:
         """Return what a tile costs."""
         own = self.settings
-        apart = spacing(network, own.patch, own.step)
+        lattices = 1 if network.pixelwise else (spacing(network, own.patch, own.step) // own.step) ** 2
         return {
             "gradient": Passes(0, 1),
             "gradient_input": Passes(0, 1),
@@ -101,13 +102,22 @@ class Explainer:
             "integrated_gradients": Passes(1, own.steps),
             "occlusion_band": Passes(1 + bands, 0),
             "occlusion_date": Passes(1 + dates, 0),
-            "occlusion_patch": Passes(1 + (apart // own.step) ** 2, 0),
+            "occlusion_patch": Passes(1 + lattices, 0),
         }[self.method]
 
     @property
     def cubes(self) -> int:
         """How many tensors of the cube's size it holds beside what a forward or backward pass holds."""
-        return {"gradient": 0, "gradient_input": 1, "smoothgrad": 2, "integrated_gradients": 3}.get(self.method, 2)
+        return {"gradient": 0, "gradient_input": 1, "occlusion_patch": 1}.get(self.method, 2)
+
+    def bytes_per_pixel(self, network: Network) -> float:
+        """Return the most bytes alive at once per pixel that is read, as `models.inference.activation_bytes` counts them."""
+        by_gradient = self.method in BY_GRADIENT
+        # Scores, their weights and probabilities; maps of falls, and the sums of patches in double precision.
+        scores = (2 if by_gradient else 4) * network.outputs
+        maps = {"occlusion_patch": 16}.get(self.method, 2)
+        held = self.cubes * network.dates * network.bands + scores + maps
+        return activation_bytes(network, gradient=by_gradient) + 4 * held
 
     def __call__(
         self,

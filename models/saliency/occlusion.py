@@ -79,12 +79,12 @@ def _falls(
     before = (weights * target.amounts(found)).sum(1)
     blank = baseline.to(cube)[:, None, None].expand_as(cube)
     changed = cube.clone()
-    falls = []
+    falls = torch.empty(before.shape[0], cube.shape[axis], *before.shape[1:], dtype=before.dtype, device=cube.device)
     for i in range(cube.shape[axis]):
         changed.select(axis, i).copy_(blank.select(axis, i))
-        falls.append(before - (weights * target.amounts(scores(network, changed, valid, time))).sum(1))
+        falls[:, i] = before - (weights * target.amounts(scores(network, changed, valid, time))).sum(1)
         changed.select(axis, i).copy_(cube.select(axis, i))
-    return found, torch.stack(falls, 1)
+    return found, falls
 
 
 def spacing(network: Network, patch: int, step: int) -> int:
@@ -130,61 +130,70 @@ def occlusion_patch(
     weights = target.weights(found) * where[:, None]
     before = (weights * target.amounts(found)).sum(1)
     blank = baseline.to(cube)[:, None, None]
+
+    def falls_without(taken: Tensor) -> Tensor:
+        changed = torch.where(taken[:, None, None], blank, cube)
+        return before - (weights * target.amounts(scores(network, changed, valid, time))).sum(1)
+
+    # Where no pixel sees another, all patches can be taken away at once.
+    alone = falls_without(torch.ones_like(where)) if network.pixelwise else None
     apart, radius = spacing(network, patch, step), network.radius
-    result = torch.empty_like(before)
-    for i, (top, left) in enumerate(origins):
-        one = slice(i, i + 1)
-        height, width = before.shape[1:]
-        total, count = torch.zeros(2, height, width, dtype=torch.float64, device=cube.device)
-        columns = [_Line.of(left, width, first, apart, patch, radius) for first in range(0, apart, step)]
-        for first in range(0, apart, step):
-            rows = _Line.of(top, height, first, apart, patch, radius)
-            for across in columns:
-                taken = rows.covered[:, None] & across.covered
-                if not taken.any():
-                    continue
-                taken = taken.to(cube.device)
-                changed = torch.where(taken, blank, cube[one])
-                after = (weights[one] * target.amounts(scores(network, changed, valid[one], time[one]))).sum(1)
-                falls = _sums((before[one] - after)[0], rows, across)
-                total += torch.where(taken, falls[rows.patch][:, across.patch], 0.0)
-                count += taken
-        result[i] = total / count
-    return result[:, None, None], found
+    down, along = (
+        [
+            _Line.of([o[i] for o in origins], where.shape[1 + i], first, apart, patch, radius, cube.device)
+            for first in range(0, apart, step)
+        ]
+        for i in (0, 1)
+    )
+    total = torch.zeros(where.shape, dtype=torch.float64, device=cube.device)
+    for rows in down:
+        for across in along:
+            taken = rows.covered[:, :, None] & across.covered[:, None]
+            if not taken.any():
+                continue
+            sums = _sums(falls_without(taken) if alone is None else alone, rows, across)
+            total.add_(sums.masked_fill_(~taken, 0.0))
+    patches = _times(down)[:, :, None] * _times(along)[:, None]
+    return total.div_(patches).to(before.dtype)[:, None, None], found
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """The patches of one pass along one axis of a tile.
+    """The patches of one pass along one axis of B tiles.
 
     Attributes
     ----------
     covered : Tensor
-        Whether a patch lies on a pixel; (n,) bool.
-    patch : Tensor
-        Which one, from 0; 0 as well where there is none; (n,) int64.
+        Whether a patch lies on a pixel; (B, n) bool.
     low, high : Tensor
-        First pixel that sees each patch, and the one after the last, cut to the tile; (patches,) int64.
+        First pixel that sees the patch that lies on a pixel or before it, and the one after the last, cut to the tile;
+        (B, n) int64.
     """
 
     covered: Tensor
-    patch: Tensor
     low: Tensor
     high: Tensor
 
     @classmethod
-    def of(cls, origin: int, length: int, first: int, apart: int, side: int, radius: int) -> _Line:
+    def of(
+        cls, origins: Sequence[int], n: int, first: int, apart: int, side: int, radius: int, device: torch.device
+    ) -> _Line:
         """Return the line of patches that begin at ``first`` and every ``apart`` pixels of the grid."""
-        pixels = torch.arange(origin, origin + length)
-        of = (pixels - first).div(apart, rounding_mode="floor")
-        covered = pixels - first - of * apart < side
-        start = first + torch.arange(int(of[0]), int(of[-1]) + 1) * apart - origin
-        return cls(covered, of - of[0], (start - radius).clamp(0, length), (start + side + radius).clamp(0, length))
+        pixels = torch.arange(n, device=device)
+        into = (torch.tensor(origins, device=device)[:, None] + pixels - first) % apart
+        start = pixels - into
+        return cls(into < side, (start - radius).clamp(0, n), (start + side + radius).clamp(0, n))
+
+
+def _times(lines: Sequence[_Line]) -> Tensor:
+    """Return how many patches lie on each pixel of an axis, (B, n) float64."""
+    return torch.stack([line.covered for line in lines]).sum(0).double()
 
 
 def _sums(falls: Tensor, rows: _Line, columns: _Line) -> Tensor:
-    """Return the sums of (H, W) over the pixels that see each patch, (rows, columns) float64."""
-    table = torch.zeros(falls.shape[0] + 1, falls.shape[1] + 1, dtype=torch.float64, device=falls.device)
-    table[1:, 1:] = falls.double().cumsum(0).cumsum(1)
-    lines = table[rows.high] - table[rows.low]
-    return lines[:, columns.high] - lines[:, columns.low]
+    """Return at each pixel the sum of falls (B, H, W) over all pixels that see its patch; (B, H, W) float64."""
+    table = torch.nn.functional.pad(falls.double().cumsum(1).cumsum(2), (1, 0, 1, 0))  # (B, H + 1, W + 1)
+    down = [ends[:, :, None].expand(-1, -1, table.shape[2]) for ends in (rows.low, rows.high)]
+    lines = table.gather(1, down[1]) - table.gather(1, down[0])  # (B, H, W + 1)
+    across = [ends[:, None].expand(-1, lines.shape[1], -1) for ends in (columns.low, columns.high)]
+    return lines.gather(2, across[1]) - lines.gather(2, across[0])
