@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -667,3 +668,28 @@ def goodness_by_hand(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any], i
         "r2": r2,
         "adjusted_r2": 1 - (1 - r2) * (n - 1) / (n - inputs - 1),
     }
+
+
+def removal_by_hand(
+    score: Callable[[np.ndarray[Any, Any]], float], values: np.ndarray[Any, Any], order: list[int], blank: float
+) -> list[float]:
+    """Return what is left of a score of values (n,) as they are replaced one after another, in an order."""
+    left = values.copy()
+    found = [score(left)]
+    for i in order:
+        left[i] = blank
+        found.append(score(left))
+    return found
+
+
+def shares_by_hand(attribution: np.ndarray[Any, Any], axis: str) -> list[list[float]]:
+    """Return of attributions (N, T, C, H, W) the share of each band, or date, of each place, by loops over sizes."""
+    n, dates, bands, _, _ = attribution.shape
+    found = []
+    for i in range(n):
+        sizes = [0.0] * (bands if axis == "band" else dates)
+        for t in range(dates):
+            for c in range(bands):
+                sizes[c if axis == "band" else t] += float(np.abs(attribution[i, t, c]).sum())
+        found.append([s / sum(sizes) for s in sizes])
+    return found
