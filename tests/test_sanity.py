@@ -365,7 +365,7 @@ def test_numbers_and_patches_are_checked_too(tmp_path: Path, monkeypatch: pytest
         imagery=[],
         labels={"chips": "chips"},
         output="chips-out",
-        model={"name": "cnn", "filters": [4], "pool": 1, "hidden": [4]},
+        model={"name": "cnn", "filters": [4], "pool": 1, "patch": 5, "hidden": [4]},
         **quick,
     )
     found, _ = checked(job)
