@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -722,3 +723,28 @@ def patch_occlusion_by_hand(network, cube, valid, time, where, target, baseline,
                 for pixel in on_it:
                     falls[pixel].append(fall)
     return torch.tensor([[np.mean(falls[y, x]) for x in range(w)] for y in range(h)])
+
+
+def removal_by_hand(
+    score: Callable[[np.ndarray[Any, Any]], float], values: np.ndarray[Any, Any], order: list[int], blank: float
+) -> list[float]:
+    """Return what is left of a score of values (n,) as they are replaced one after another, in an order."""
+    left = values.copy()
+    found = [score(left)]
+    for i in order:
+        left[i] = blank
+        found.append(score(left))
+    return found
+
+
+def own_shares_by_hand(attribution: np.ndarray[Any, Any], axis: str) -> list[list[float]]:
+    """Return of attributions (N, T, C, H, W) the share of each band, or date, of each place, by loops over sizes."""
+    n, dates, bands, _, _ = attribution.shape
+    found = []
+    for i in range(n):
+        sizes = [0.0] * (bands if axis == "band" else dates)
+        for t in range(dates):
+            for c in range(bands):
+                sizes[c if axis == "band" else t] += float(np.abs(attribution[i, t, c]).sum())
+        found.append([s / sum(sizes) for s in sizes])
+    return found

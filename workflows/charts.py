@@ -259,7 +259,7 @@ def randomisation_chart(layers: Sequence[Mapping[str, Any]], limit: float) -> Ma
         )
         names = ["none", *(v["layer"] for v in layers)]
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
-        axes.set(xlabel="drawn anew up to", ylabel="rank correlation with the trained")
+        axes.set(xlabel="drawn anew up to", ylabel="rank correlation")
         axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
         axes.legend()
 

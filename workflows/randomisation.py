@@ -40,9 +40,12 @@ class Effort:
 def effort(subject: Subject, trained: Network) -> Effort:
     """Return what the check does: many draws where they cost little; fewer places, then fewer stages, where they cost much.
 
-    Decided by counting, not by the clock: the figures are the same on every machine.
+    Decided by counting, not by the clock: the figures are the same on every machine. Nothing is done where a place has a single
+    value, which has no rank.
     """
     network = subject.network
+    if _counts(subject.at(slice(1))).shape[1] < 2:
+        return Effort(0, 0, 0)
     stages = len(layers(trained, _STAGES[1]))
     passes = subject.explainer.passes(network, network.bands, network.dates)
     one = (passes.forward + 3 * passes.gradient) * subject.windows.own[0].numel() * _DRAWS[0]
@@ -53,7 +56,7 @@ def effort(subject: Subject, trained: Network) -> Effort:
     return Effort(stages, draws, places)
 
 
-def randomised(subject: Subject, trained: Network) -> dict[str, Any]:
+def randomised(subject: Subject, trained: Network) -> dict[str, Any] | None:
     """Return how much of the attribution is left as layers are drawn anew, from the scores to the inputs, each to stay so.
 
     After Adebayo et al. (2018). Compared is the attribution of each place with that of the trained network, by rank over its
@@ -69,11 +72,14 @@ def randomised(subject: Subject, trained: Network) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        ``layers``: of each stage the innermost layer, the correlation, its standard error, and the correlation of sizes. ``draws``, ``places``.
-        ``constant``: share of places and draws, all layers drawn anew, that had no correlation, for all values were the same.
+    dict or None
+        None where a place has but one value. ``layers``: of each stage the innermost layer, the correlation, its standard
+        error, and the correlation of sizes. ``draws``, ``places``. ``constant``: share of places and draws, all layers drawn
+        anew, that had no correlation, for all values were the same.
     """
     plan = effort(subject, trained)
+    if plan.stages == 0:
+        return None
     stages, draws = layers(trained, plan.stages), plan.draws
     few = subject.at(slice(plan.places))
     counts = _counts(few)

@@ -106,15 +106,19 @@ def shown(found: dict[str, Any]) -> list[Section]:
         )
     ]
     for method, checks in found["methods"].items():
-        charts: list[Markup] = [randomisation_chart(checks["randomisation"]["layers"], LIMITS["randomisation"])]
+        charts: list[Markup] = []
+        if "layers" in checks["randomisation"]:
+            charts.append(randomisation_chart(checks["randomisation"]["layers"], LIMITS["randomisation"]))
         if "shares" in checks["removal"]:
             charts.append(removal_chart(checks["removal"], found["quantity"]))
+        if not charts:
+            continue
         sections.append(
             Section(
                 title=f"Weights at random, and parts taken away: {method}",
-                text="Left: what remains of the explanation as weights are drawn anew, layer by layer, from the scores to the "
+                text="First what remains of the explanation as weights are drawn anew, layer by layer, from the scores to the "
                 "inputs; one that hangs on what was learnt falls to nothing. The size of values hangs on the form of the network "
-                "too, and may stay alike. Right: what remains of the target as parts of the input are replaced by the baseline, "
+                "too, and may stay alike. Then what remains of the target as parts of the input are replaced by the baseline, "
                 "and what comes back as they are put back; an explanation that names what counts lies further from random.",
                 charts=charts,
             )

@@ -17,8 +17,10 @@ fair."""
 _ERRORS = 2.0  # standard errors of an interval
 
 
-def of_randomisation(figures: dict[str, Any]) -> dict[str, Any]:
+def of_randomisation(figures: dict[str, Any] | None) -> dict[str, Any]:
     """Return the figures of `randomised` with ``verdict`` and ``says``."""
+    if figures is None:
+        return _verdict("not applicable", "the method gives each place one value, and one value has no rank")
     limit, last = LIMITS["randomisation"], figures["layers"][-1]
     value, error = last["correlation"], last["standard_error"]
     if value is None:
