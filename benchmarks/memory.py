@@ -7,39 +7,51 @@ import resource
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from common import make_bundle, make_raster, make_series, request
 
+from models.settings import Method, SaliencySettings
 from workflows.console import Console
 from workflows.output import Output
 from workflows.predict import bytes_per_pixel, make_map
 
 # Of what a small machine has: blocks follow from it.
 BUDGET = "1GiB"
+# Memory does not grow with these, time does.
+QUICK = {"samples": 2, "steps": 2, "patch": 16, "step": 16}
 
 
-def child(folder: Path, raster: Path) -> None:
-    """Map one raster in this process and print its peak memory in MiB."""
+def child(folder: Path, raster: Path, method: str) -> None:
+    """Map one raster in this process, explained or not, and print its peak memory in MiB."""
     from models.bundle import Bundle
 
     model = folder / f"model-{raster.stem}"
     bundle = Bundle.load(model)
-    job = request(raster, model, bundle, ["classes", "confidence"], 2, memory=BUDGET)
-    make_map(job, Output(folder / raster.stem), Console(quiet=True), overwrite=False)
-    side = job.blocks().size + 2 * job.blocks().halo
-    planned = 2 * bytes_per_pixel(bundle.network, job.cube, gradient=False) * side**2 / 2**20
-    print(job.blocks().size, planned, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    layers = ["classes", "confidence"] + ["saliency"] * bool(method)
+    job = request(raster, model, bundle, layers, 2, memory=BUDGET)
+    if method:
+        job = replace(job, saliency=SaliencySettings.model_validate({"method": method, **QUICK}))
+    make_map(job, Output(folder / f"{raster.stem}-{method}"), Console(quiet=True), overwrite=False)
+    blocks = job.blocks(job.explanations)
+    explainers = [e.explainer for e in job.explanations]
+    planned = 2 * bytes_per_pixel(bundle.network, job.cube, explainers) * (blocks.size + 2 * blocks.halo) ** 2 / 2**20
+    print(blocks.size, planned, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def peak(folder: Path, raster: Path) -> tuple[float, float]:
+def peak(folder: Path, raster: Path, method: str = "", *, keep: bool = False) -> tuple[float, float]:
     """Map a raster in a process of its own; return its peak memory, and what of it is beyond the plan of its blocks, in MiB."""
-    command = [sys.executable, __file__, "--child", str(folder), str(raster)]
+    command = [sys.executable, __file__, "--child", str(folder), str(raster), method]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     side, planned, found = done.stdout.split()
-    raster.unlink()
+    if not keep:
+        raster.unlink()
     beyond = float(found) - float(planned)
-    print(f"{raster.stem:>20}: 2 blocks of {side} px planned {float(planned):.0f} MiB, peak {float(found):.0f} MiB")
+    print(
+        f"{method or raster.stem:>20}: 2 blocks of {side} px planned {float(planned):.0f} MiB, peak {float(found):.0f} MiB"
+    )
     return float(found), beyond
 
 
@@ -51,10 +63,12 @@ def main() -> None:
     parser.add_argument("--season", type=int, default=2048, help="side of the raster with dates")
     parser.add_argument("--few", type=int, default=24, help="dates")
     parser.add_argument("--many", type=int, default=96, help="dates")
-    parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--explained", type=int, default=2048, help="side of the raster that is explained")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(*options.child)
+        folder, raster, method = options.child
+        child(Path(folder), Path(raster), method)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -72,6 +86,11 @@ def main() -> None:
             make_bundle(folder / f"model-{raster.stem}", "rnn", {"hidden": 4, "direction": "forward"}, dates=dates)
             peaks.append(peak(folder, raster))
         print(f"ratio of what is beyond the plan, many dates to few: {peaks[1][1] / peaks[0][1]:.3f}")
+        raster = make_raster(folder / "explained.tif", options.explained)
+        make_bundle(folder / f"model-{raster.stem}", "unet", {"width": 8, "depth": 2})
+        plain = peak(folder, raster, keep=True)[0]
+        worst = max(peak(folder, raster, method, keep=True)[0] for method in get_args(Method))
+        print(f"ratio of peaks, the most that a method takes to the map alone: {worst / plain:.3f}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ _BANDS = (
     (r"red.?edge", "#e573b5"),
     (r"nir|near", "#a02c5d"),
     (r"red", "#e0402f"),
+    (r"(swir|mir).?2", "#f2d16b"),
     (r"swir|mir", "#c58a2b"),
     (r"therm|tir", "#5a3a22"),
     (r"ndvi|evi|savi", "#1b7837"),
