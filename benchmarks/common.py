@@ -14,7 +14,7 @@ from models.network import build
 from models.settings import SaliencySettings
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, ImagerySettings
-from workflows.predict import MapRequest
+from workflows.request import MapRequest
 from workflows.settings import PredictSettings
 
 BANDS = ("blue", "green", "red", "nir")

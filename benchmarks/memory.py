@@ -16,7 +16,8 @@ from common import make_bundle, make_raster, make_series, request
 from models.settings import Method, SaliencySettings
 from workflows.console import Console
 from workflows.output import Output
-from workflows.predict import bytes_per_pixel, make_map
+from workflows.predict import make_map
+from workflows.request import bytes_per_pixel
 
 # Of what a small machine has: blocks follow from it.
 BUDGET = "1GiB"

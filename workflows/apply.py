@@ -21,8 +21,9 @@ from workflows.faults import explain
 from workflows.fitting import dated, fitted, unlike, with_nodata
 from workflows.output import Output
 from workflows.overrides import apply_overrides
-from workflows.predict import MapRequest, make_map
+from workflows.predict import make_map
 from workflows.products.product import chosen
+from workflows.request import MapRequest
 from workflows.settings import PredictSettings
 
 if TYPE_CHECKING:

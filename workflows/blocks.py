@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.maps.parts import PartRecord, PartStore
     from workflows.console import Console
     from workflows.explanations import Explanation
-    from workflows.predict import MapRequest
+    from workflows.request import MapRequest
 
 
 def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explanation, ...], console: Console) -> None:

@@ -14,7 +14,7 @@ from workflows.console import quantity
 from workflows.explainers import planned
 from workflows.explanations import explanations_of
 from workflows.fitting import begin_with, imagery_facts
-from workflows.predict import block_grid, bytes_per_pixel
+from workflows.request import block_grid, bytes_per_pixel
 
 if TYPE_CHECKING:
     from models.network import Network

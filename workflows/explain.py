@@ -11,9 +11,10 @@ from workflows.evaluate import measured
 from workflows.importance import summarise
 from workflows.output import Output, differences, plain
 from workflows.points import explain_points
-from workflows.predict import MapRequest, make_map
+from workflows.predict import make_map
 from workflows.products.product import OFFERED, product_of
 from workflows.reporting import report
+from workflows.request import MapRequest
 from workflows.sanity import sanity
 from workflows.train import trained
 

@@ -4,171 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from models.bundle import Bundle
-from models.inference import activation_bytes
-from pipeline.engine import cores, memory_budget, release_memory
-from pipeline.files import digest_of
-from pipeline.grid import BlockGrid, round_up
+from pipeline.engine import release_memory
 from pipeline.maps.catalog import write_item
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
 from pipeline.maps.parts import PartStore
 from workflows.blocks import run_blocks
 from workflows.context import run_id
-from workflows.explainers import explainers_of
-from workflows.explanations import Explanation, explanation_layers, explanations_of
-from workflows.products.product import product_of
+from workflows.request import STAGES, MapRequest, Stage, digests
 
 if TYPE_CHECKING:
-    from shapely.geometry.base import BaseGeometry
-
-    from models.network import Network
-    from models.saliency.methods import Explainer
-    from models.settings import SaliencySettings
-    from pipeline.imagery.cube import Cube
-    from pipeline.settings import ComputeSettings
     from workflows.console import Console
     from workflows.output import Output
-    from workflows.settings import PredictSettings
-
-Stage = Literal["predict", "explain"]
-STAGES: tuple[Stage, ...] = ("predict", "explain")
-"""What is made of a map: its layers, and those that explain it."""
-
-# Larger inputs gain nothing in a forward pass, smaller ones waste it on the halo.
-_LARGEST_BLOCK = 1024
-_SMALLEST_BLOCK = 64
-# The share of the memory budget that blocks in work may fill; the rest is for reading, writing and the library itself.
-_SHARE = 0.5
-
-
-def bytes_per_pixel(network: Network, cube: Cube, explainers: Sequence[Explainer] = ()) -> float:
-    """Return the most bytes alive at once per pixel that is read: while its images are, or while it is scored or explained."""
-    explained = (e.bytes_per_pixel(network) for e in explainers)
-    return max(activation_bytes(network, gradient=False), 4.0 * cube.planes, *explained)
-
-
-def block_grid(
-    network: Network,
-    cube: Cube,
-    predict: PredictSettings,
-    compute: ComputeSettings,
-    explainers: Sequence[Explainer] = (),
-) -> BlockGrid:
-    """Return the blocks of a map: of the size asked for, else the largest that fits the memory budget.
-
-    They are read with as much around them as the network needs, or those that explain it, which is more.
-    """
-    geobox = cube.geobox
-    halo = max([network.halo, *(e.reach(network) for e in explainers)])
-    size = predict.block
-    if size == "auto":
-        threads = cores() if compute.threads == "auto" else compute.threads
-        budget = _SHARE * memory_budget(compute.memory) / threads
-        per_pixel = bytes_per_pixel(network, cube, explainers)
-        size = _LARGEST_BLOCK
-        while size > _SMALLEST_BLOCK and per_pixel * (size + 2 * halo) ** 2 > budget:
-            size //= 2
-    side = round_up(max(int(geobox.shape.y), int(geobox.shape.x)), network.stride)
-    return BlockGrid(geobox=geobox, size=min(round_up(size, network.stride), side), halo=halo, stride=network.stride)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapRequest:
-    """A map to be made, or to be explained: what `predict`, `explain` and `apply` have in common.
-
-    Attributes
-    ----------
-    bundle, folder
-        The trained model, and where it lies.
-    cube : Cube
-        The imagery, with the bundle's bands in the bundle's order.
-    key_imagery : dict
-        What the cube's values depend on.
-    software : dict
-        Versions of what makes the numbers.
-    area : BaseGeometry or None
-        The map is explained only inside it.
-    """
-
-    bundle: Bundle
-    folder: Path
-    cube: Cube
-    predict: PredictSettings
-    saliency: SaliencySettings
-    compute: ComputeSettings
-    key_imagery: dict[str, Any]
-    software: dict[str, str]
-    area: BaseGeometry | None = None
-
-    @cached_property
-    def explanations(self) -> tuple[Explanation, ...]:
-        """How the map is explained; empty where no saliency is asked for."""
-        if "saliency" not in self.predict.layers:
-            return ()
-        network = self.bundle.network
-        explainers = explainers_of(self.saliency, self.bundle)
-        return explanations_of(explainers, self.saliency, bands=network.bands, dates=network.dates)
-
-    def blocks(self, explanations: Sequence[Explanation]) -> BlockGrid:
-        """Return the blocks: of the size asked for, else the largest that fits the memory budget."""
-        explainers = [e.explainer for e in explanations]
-        return block_grid(self.bundle.network, self.cube, self.predict, self.compute, explainers)
-
-    def key(self, stage: Stage) -> dict[str, Any]:
-        """Return what the layers of a stage depend on, as plain values."""
-        predict = self.predict.model_dump(mode="json", include={"block", "overviews", "layers"})
-        predict["layers"] = [name for name in predict["layers"] if name != "saliency"]
-        job: dict[str, Any] = {"dates": [None if d is None else d.isoformat() for d in self.cube.dates]}
-        if stage == "predict":
-            job["predict"] = predict
-        else:
-            job["predict"] = {"block": predict["block"]}
-            job["saliency"] = self.saliency.model_dump(mode="json", include={"target", "per"})
-            job["saliency"]["methods"] = {e.explainer.method: e.explainer.own for e in self.explanations}
-            job["area"] = None if self.area is None else digest_of(self.area.wkb_hex)
-        return {
-            "model": self.bundle.checksum,
-            "job": job,
-            "imagery": self.key_imagery,
-            "software": self.software,
-        }
-
-    def layers(self, stage: Stage) -> tuple[Layer, ...]:
-        """Return the layers that a stage makes."""
-        product = product_of(self.bundle)
-        key = digests(self.key(stage))
-        common = {
-            "software": f"landweave {self.software['landweave']}",
-            "run_id": run_id(key),
-            "bundle": self.bundle.checksum,
-            "job": key["job"],
-            # Of the model, not of this run: a map resumed tomorrow is the same map to the byte.
-            "date": self.bundle.created,
-        }
-        known = [d.isoformat() for d in self.cube.dates if d is not None]
-        # Where some have a date, the others are dates that a longer period had, and this one has not.
-        dates = [("none" if known else "undated") if d is None else d.isoformat() for d in self.cube.dates]
-        if known:
-            common["dates"] = f"{min(known)}/{max(known)}"
-        if stage == "predict":
-            return tuple(product.layers(self.predict.layers, self.cube, common, self.predict.overviews))
-        seen = dates[: self.bundle.network.dates]
-        return tuple(
-            explanation_layers(
-                self.explanations, self.saliency, product, bands=self.cube.bands, dates=seen, tags=common
-            )
-        )
-
-
-def digests(key: dict[str, Any]) -> dict[str, str]:
-    """Return a key in short: the model's checksum, and digests of the rest."""
-    return {"model": key["model"]} | {name: digest_of(key[name]) for name in ("job", "imagery", "software")}
 
 
 def make_map(
