@@ -16,9 +16,9 @@ from pipeline.files import fingerprint, write_text
 from pipeline.imagery.dates import Period
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings, TemporalSettings
-from workflows.context import imagery_files, pathless
 from workflows.faults import explain
 from workflows.fitting import dated, fitted, unlike, with_nodata
+from workflows.keys import imagery_files, imagery_key
 from workflows.output import Output
 from workflows.overrides import apply_overrides
 from workflows.predict import make_map
@@ -91,6 +91,8 @@ def apply(
             f"the model knows its bands by numbers alone; they are taken to be, in this order, {', '.join(cube.bands)}"
         )
     files = [fingerprint(p) for p in imagery_files(cube)]
+    assert job.temporal is not None
+    key = imagery_key(job.imagery, job.temporal, {"names": job.indices, "roles": job.roles}, job.grid, files)
     requests = [
         (
             place,
@@ -101,7 +103,7 @@ def apply(
                 predict=job.predict,
                 saliency=job.saliency,
                 compute=job.compute,
-                key_imagery=_key(job, files),
+                key_imagery=key,
                 software={name: version(name) for name in ("landweave", "torch", "rasterio", "numpy")},
             ),
         )
@@ -158,17 +160,6 @@ def _as_trained(job: ApplyJob, bundle: Bundle) -> ApplyJob:
             "roles": trained["roles"] if job.roles is None else job.roles,
         }
     )
-
-
-def _key(job: ApplyJob, files: list[dict[str, Any]]) -> dict[str, Any]:
-    assert job.temporal is not None
-    return {
-        "settings": [pathless(entry.model_dump(mode="json")) for entry in job.imagery],
-        "temporal": job.temporal.model_dump(mode="json"),
-        "indices": {"names": job.indices, "roles": job.roles},
-        "grid": None if job.grid is None else pathless(job.grid.model_dump(mode="json")),
-        "files": [pathless(f) for f in files],
-    }
 
 
 def _yaml(job: ApplyJob, folder: Path) -> str:

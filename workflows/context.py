@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RequestError
-from pipeline.files import digest_of, fingerprint, fingerprint_folder
+from pipeline.files import fingerprint, fingerprint_folder
 from workflows.console import Console
 from workflows.job import Job
+from workflows.keys import imagery_files
 from workflows.output import Output
+from workflows.reach import check_reach
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -248,7 +250,7 @@ class Context:
             outputs = 1 if job.task == "regression" else 0
         network = build(job.model.name, job.model.settings, bands=bands, dates=dates, classes=outputs)
         if samples is not None:
-            _check_reach(network, samples)
+            check_reach(network, samples)
         return network
 
     @cached_property
@@ -334,35 +336,6 @@ class Context:
             "area": [fingerprint(p) for p in area],
         }
 
-    def key_imagery(self) -> dict[str, Any]:
-        """Return what the cube's values depend on. Places of files do not count, contents do."""
-        return {
-            "settings": [pathless(entry.model_dump(mode="json")) for entry in self.job.imagery],
-            "temporal": self.job.temporal.model_dump(mode="json"),
-            "indices": {"names": self.job.indices, "roles": self.job.roles},
-            "grid": None if self.job.grid is None else pathless(self.job.grid.model_dump(mode="json")),
-            "files": [pathless(f) for f in self.inputs["imagery"] + self.inputs["area"]],
-        }
-
-    def key_prepare(self) -> dict[str, Any]:
-        """Return what the chips depend on."""
-        job = self.job
-        return {
-            "imagery": self.key_imagery(),
-            # Of the same labels: numbers, or classes; with land beside them, or without.
-            "numeric": job.task == "regression",
-            "unlabelled": self.network().semi_supervised,
-            "labels": {
-                "settings": None if job.labels is None else pathless(job.labels.model_dump(mode="json", by_alias=True)),
-                "files": [pathless(f) for f in self.inputs["labels"]],
-            },
-            "classes": None if job.classes is None else [c.model_dump(mode="json") for c in job.classes],
-            "folds": job.folds.model_dump(mode="json"),
-            "chips": job.chips.model_dump(mode="json")
-            | {"size": self.chip_size, "margin": self.chip_margin, "buffer": self.folds.buffer},
-            "software": self.software,
-        }
-
     @cached_property
     def pretrained(self) -> Bundle | None:
         """The trained model with which training begins.
@@ -376,78 +349,3 @@ class Context:
 
         folder = self.job.model.pretrained
         return None if folder is None else load_bundle(Path(folder))
-
-    def key_train(self) -> dict[str, Any]:
-        """Return what the bundle depends on."""
-        training = self.job.training.model_dump(mode="json")
-        # Where figures are logged, and on what the work is done, does not make another model.
-        for name in ("track", "devices"):
-            training.pop(name, None)
-        own = {name: getattr(self.job, name).model_dump(mode="json") for name in ("reconstruction", "forecast")}
-        return self.key_prepare() | {
-            "task": {"name": self.job.task, "settings": own.get(self.job.task)},
-            "model": self.job.model.model_dump(mode="json")
-            | {"pretrained": None if self.pretrained is None else self.pretrained.checksum},
-            "training": training,
-        }
-
-
-def pixel_networks() -> list[str]:
-    """Return the names of the networks that look at one pixel at a time."""
-    from models.network import NETWORKS, PixelNetwork, network_class
-
-    return [name for name in NETWORKS if issubclass(network_class(name), PixelNetwork)]
-
-
-def _check_reach(network: Network, samples: Samples) -> None:
-    """Refuse a network that cannot learn from samples with one label each, for what it would have to see around it.
-
-    Raises
-    ------
-    RequestError
-        If it looks further than the samples reach, or takes no patch around a pixel.
-    """
-    if network.pixelwise:
-        return
-    if not samples.reach:
-        raise RequestError(
-            f"model.name: the network '{network.name}' looks at the land around a pixel, and the {samples.what} hold "
-            f"single pixels; those that can learn from one are {', '.join(pixel_networks())}"
-        )
-    if network.stride > 1 and not network.centred:
-        raise RequestError(
-            f"model.name: the network '{network.name}' takes squares of {network.stride} pixels and their multiples, which have "
-            "no pixel at their centre, where the label of a chip is; choose a network that learns from patches, or one of "
-            f"single pixels: {', '.join(pixel_networks())}"
-        )
-    if network.halo > samples.reach:
-        patch, most = 2 * network.halo + 1, 2 * samples.reach + 1
-        hint = f"model.patch: {most}" if "patch" in network.settings.model_dump() else "other settings of it"
-        raise RequestError(
-            f"model: the network '{network.name}' sees {network.halo} pixels around the label, a patch of {patch} x {patch}, and "
-            f"the chips hold {samples.reach}, {most} x {most}; choose {hint}, or another network"
-        )
-
-
-def pathless(value: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without their paths: a result does not depend on where its inputs lie."""
-    return {
-        k: pathless(v) if isinstance(v, dict) else v
-        for k, v in value.items()
-        if k not in ("path", "series", "samples", "chips", "like", "mtime") or v is None
-    }
-
-
-def imagery_files(cube: Cube) -> list[Path]:
-    """Return the files a cube is read from, masks included, each once."""
-    paths: dict[str, None] = {}
-    for source in cube.sources:
-        paths[source.path] = None
-        if source.mask is not None:
-            paths[source.mask.path] = None
-    return [Path(p) for p in paths if Path(p).is_file()]
-
-
-def run_id(key: dict[str, str]) -> str:
-    """Return a short name for a map made from these inputs; the same inputs give the same name."""
-    return digest_of(key)[:12]

@@ -21,6 +21,7 @@ from pipeline.grid import Window, round_up
 from pipeline.samples.folds import TEST, TRAIN
 from workflows.assess import assess
 from workflows.evaluate import FOREST_PIXELS
+from workflows.keys import key_prepare
 from workflows.output import Output
 from workflows.scoring import scorer_of
 from workflows.train import round_bundle, train
@@ -130,7 +131,7 @@ def forest_entrant(base: Context, store: ChipStore, seed: int, folder: Path) -> 
         rounds = range(len(base.folds.rounds))
         return _joined([store.places(i, TEST) for i in rounds]), np.concatenate(predicted), facts
 
-    key = base.key_prepare() | {"seed": seed}
+    key = key_prepare(base) | {"seed": seed}
     return _kept(Output(folder / f"seed-{seed}"), FOREST, seed, key, measure)
 
 

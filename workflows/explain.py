@@ -9,6 +9,7 @@ from pipeline.errors import RequestError, StaleError
 from pipeline.imagery.area import area_on
 from workflows.evaluate import measured
 from workflows.importance import summarise
+from workflows.keys import key_imagery
 from workflows.output import Output, differences, plain
 from workflows.points import explain_points
 from workflows.predict import make_map
@@ -57,7 +58,7 @@ def map_requests(
                 predict=predict,
                 saliency=context.job.saliency,
                 compute=context.job.compute,
-                key_imagery=context.key_imagery(),
+                key_imagery=key_imagery(context),
                 software=context.software,
                 area=None if area is None else area_on(str(area), cube.geobox),
             ),

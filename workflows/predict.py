@@ -13,7 +13,7 @@ from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
 from pipeline.maps.parts import PartStore
 from workflows.blocks import run_blocks
-from workflows.context import run_id
+from workflows.keys import run_id
 from workflows.request import STAGES, MapRequest, Stage, digests
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from pipeline.samples.labels import Labels
 from pipeline.samples.standalone import store_samples
 from pipeline.samples.unlabelled import Unlabelled
 from workflows.context import Context
+from workflows.keys import key_prepare
 
 
 def prepare(context: Context) -> ChipStore:
@@ -29,7 +30,7 @@ def prepare(context: Context) -> ChipStore:
     if context.store is not None:
         return context.store
     console.stage("prepare: imagery and labels to chips")
-    key = context.key_prepare()
+    key = key_prepare(context)
     if output.fresh("prepare", key, overwrite=context.overwrite) and output.chips.is_dir():
         console.note("up to date")
         context.store = ChipStore.open(output.chips)

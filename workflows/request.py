@@ -14,9 +14,9 @@ from pipeline.engine import cores, memory_budget
 from pipeline.files import digest_of
 from pipeline.grid import BlockGrid, round_up
 from pipeline.maps.layers import Layer
-from workflows.context import run_id
 from workflows.explainers import explainers_of
 from workflows.explanations import Explanation, explanation_layers, explanations_of
+from workflows.keys import run_id
 from workflows.products.product import product_of
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pipeline.samples.folds import TRAIN, VAL
 from workflows.assess import assess
 from workflows.context import Context
 from workflows.finishing import MEASURED, calibrated, clustered, spread
+from workflows.keys import key_train
 from workflows.learn import learn_round
 from workflows.prepare import prepare
 
@@ -41,7 +42,7 @@ def train(context: Context) -> Bundle:
     output, console = context.output, context.console
     store = prepare(context)
     console.stage(f"train: {context.job.model.name}")
-    key = context.key_train()
+    key = key_train(context)
     if output.fresh("train", key, overwrite=context.overwrite) and (output.model / "bundle.json").is_file():
         console.note("up to date")
         return Bundle.load(output.model)
@@ -139,7 +140,7 @@ def trained(context: Context) -> Bundle:
         If it was trained from other inputs.
     """
     output = context.output
-    done = output.fresh("train", context.key_train(), overwrite=False)
+    done = output.fresh("train", key_train(context), overwrite=False)
     if not done or not (output.model / "bundle.json").is_file():
         raise RequestError(f"{output.model} holds no trained model yet; `landweave train` or `landweave run` makes it")
     return Bundle.load(output.model)

@@ -16,6 +16,7 @@ from pipeline.engine import dask_client, run_tasks
 from pipeline.errors import RequestError, RunError
 from pipeline.samples.folds import VAL
 from workflows.context import Context
+from workflows.keys import key_train
 from workflows.prepare import prepare
 from workflows.space import Choices, Range, Space, check_space, search_space
 from workflows.trial import Asked, Outcome, TrialTask, epochs_of, open_study, quiet, run_trial, trial_folder
@@ -88,7 +89,7 @@ def _fresh_folder(context: Context, space: Space) -> Path:
     output, job = context.output, context.job
     folder = output.work / "tune"
     asked = {name: repr(one) for name, one in space.items()}
-    key = context.key_train() | {"tune": {"space": asked, "epochs": epochs_of(job), "seed": job.tune.seed}}
+    key = key_train(context) | {"tune": {"space": asked, "epochs": epochs_of(job), "seed": job.tune.seed}}
     output.fresh("tune", key, overwrite=context.overwrite)
     state = output.state("tune")
     if state is None or state["key"] != json.loads(json.dumps(key)):
