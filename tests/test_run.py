@@ -70,7 +70,7 @@ def test_a_second_run_does_nothing_and_a_changed_job_is_refused(
     before = digests(folder / "out")
     capfd.readouterr()
     assert cli("run", folder / "job.yaml") == 0
-    assert capfd.readouterr().err.count("up to date") == 3
+    assert capfd.readouterr().err.count("up to date") == 4
     assert cli("run", folder / "job.yaml", "--set", "training.epochs=4") == 2
     assert "training.epochs: 3 -> 4" in capfd.readouterr().err
     assert digests(folder / "out") == before

@@ -193,7 +193,7 @@ def test_a_second_run_does_nothing(done: Path, capfd: pytest.CaptureFixture[str]
     before = digests(done / "out" / "maps")
     assert cli("run", done / "job.yaml") == 0
     # Chips, model, and a map of each year.
-    assert capfd.readouterr().err.count("up to date") == 4
+    assert capfd.readouterr().err.count("up to date") == 5
     assert digests(done / "out" / "maps") == before
 
 
