@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,7 @@ def explain(
     if "saliency" not in OFFERED[task]:
         fit = [name for name, layers in OFFERED.items() if "saliency" in layers]
         raise RequestError(f"a {task} is not explained by saliency; a {' and a '.join(fit)} are")
+    start = time.monotonic()
     with output.held():
         bundle = trained(context)
         made: list[tuple[str, Path]] = []
@@ -104,7 +106,6 @@ def explain(
             context.console.stage("explain: what decided these pixels")
             made += explain_points(context, bundle, at)
         if sane:
-            context.console.stage("explain: can it be trusted?")
             sanity(context, bundle)
             made.append(("sanity", output.report / "sanity.json"))
         if at is None and not sane:
@@ -115,6 +116,7 @@ def explain(
         state = output.state("evaluate")
         if state is not None and state["done"] and state["key"] == measured(context, bundle) and (sane or at is None):
             made.append(("report", report(context)))
+        output.log(seconds={"explain": round(time.monotonic() - start, 2)})
     return made
 
 

@@ -46,7 +46,7 @@ def sanity(context: Context, bundle: Bundle) -> dict[str, Any]:
         If the model neither tells classes apart nor estimates a number, or the test fold holds no label.
     """
     console, task = context.console, str(bundle.task["name"])
-    console.stage("sanity: can the explanations be trusted?")
+    console.stage("explain: can it be trusted?")
     if task not in ("classification", "regression"):
         raise RequestError(
             f"--sanity: found a model of the task '{task}'; explained are classification and regression, so leave --sanity out"
