@@ -62,9 +62,9 @@ def saliency_picture(path: Path) -> MapPicture:
         signed = raster.tags().get("signed") == "yes"
     if not signed:
         return ramp_picture(path, colors="magma", average=True)
-    plain = ramp_picture(path, colors="RdBu_r", average=True)
+    plain = ramp_picture(path, colors="RdBu", average=True)
     reach = max(abs(plain.low or 0.0), abs(plain.high or 0.0)) or 1.0
-    return ramp_picture(path, colors="RdBu_r", average=True, span=(-reach, reach))
+    return ramp_picture(path, colors="RdBu", average=True, span=(-reach, reach))
 
 
 def sentence(text: str) -> str:

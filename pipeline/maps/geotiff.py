@@ -24,8 +24,8 @@ _SAMPLE = 128
 
 # Five stops of viridis: even steps of lightness, safe for the colour-blind.
 _RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
-# Blue for what speaks against, red for what speaks for, safe for the colour-blind too (after ColorBrewer's RdBu).
-_DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
+# Red for what speaks against, blue for what speaks for; safe for the colour-blind too (after ColorBrewer's RdBu).
+_DIVERGING = ("#b2182b", "#f4a582", "#f7f7f7", "#92c5de", "#2166ac")
 
 _QML_VERSION = "3.22.0"
 
