@@ -66,6 +66,7 @@ def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         short += {"bench": ["--seeds", "1", *once], "tune": ["--set", "tune.trials=2", *once]}.get(command[1], [])
         # Each patch is a file.
         short += ["--set", "chips={max_per_class: 20, samples: 50}"] if "few_labels.yaml" in command else []
+        short += ["--set", "saliency.method=gradient"] if "--sanity" in command else []
         extra = ["--overwrite"] if command[1] == "run" else []
         assert cli(*command[1:], *short, *extra, *(["-q"] if command[1] != "x" else [])) == 0, command
     for name in ("out", "later", "mapped", "window"):
