@@ -50,7 +50,7 @@ def main() -> None:
         settings = {"width": options.width, "depth": options.depth} if options.network == "unet" else {}
         bundle = make_bundle(folder / "model", options.network, settings)
         job = request(raster, folder / "model", bundle, ["classes", "confidence"], threads)
-        blocks = job.blocks()
+        blocks = job.blocks(job.explanations)
         scorer = load_scorer(folder / "model", bundle.checksum)
         side = blocks.size + 2 * blocks.halo
         tensors = scorer.tensors(
