@@ -99,13 +99,14 @@ def windows_of(
 
 
 def windows_of_samples(scorer: Scorer, store: ChipStore, chips: Array, truth: Array) -> Windows:
-    """Return samples that stand by themselves as windows: the label is that of their centre."""
+    """Return samples as windows, which they are where nothing is seen beyond them: the label is that of their centre."""
     values, _ = store.read(chips)
     cube, valid, time = scorer.tensors(values, np.asarray(np.isfinite(values).all(2)), store.time[chips])
     own = torch.zeros(len(chips), store.size, store.size, dtype=torch.bool)
     own[:, store.size // 2, store.size // 2] = True
-    # They lie nowhere on a grid: each gets a cell of its own, so that noise differs.
-    origins = tuple((int(i) * 64, 0) for i in chips)
+    # Those of a table lie nowhere on a grid: each gets a cell of its own, so that noise differs.
+    places = ((int(i) * 64, 0) for i in chips) if store.standalone else map(tuple, store.origins[chips].tolist())
+    origins: tuple[tuple[int, int], ...] = tuple(places)
     return Windows(cube, valid, time, own.to(scorer.device), origins, truth.astype(np.float64))
 
 
@@ -157,7 +158,7 @@ def _read(context: Context, store: ChipStore, round_: int, scorer: Scorer, most:
     which = _some(len(truth), min(most, room // len(context.folds.rounds)))
     if len(which) == 0:
         return None
-    if store.standalone:
+    if store.standalone or (network.pixelwise and store.size == 1):
         return windows_of_samples(scorer, store, store.indices(round_, TEST)[which], truth[which])
     at = places.at(which)
     return windows_of(scorer, context.imaged, at.rows, at.columns, at.period, truth[which])
