@@ -17,6 +17,7 @@ from conftest import TRANSFORM, write_chips, write_job, write_labels, write_scen
 from models.inference import prepare, scores
 from models.network import build
 from models.settings import SaliencySettings
+from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend, LegendClass
 from tests.oracles import shares_by_hand
 from workflows.answers import own_scores, replaced
@@ -32,7 +33,7 @@ from workflows.run import run
 from workflows.scoring import Scorer
 from workflows.shares import shares_of_map
 from workflows.train import trained
-from workflows.windows import Windows
+from workflows.windows import Windows, held_out_windows, windows_of
 
 torch.set_num_threads(1)
 
@@ -287,6 +288,14 @@ def test_a_map_is_summed_up_and_reported(tmp_path):
     assert "when a band is replaced" in page
     assert page.count("The band that counts most") >= 2
     assert "../maps/saliency_occlusion_band_bands.tif" in page
+    # Places of single pixels, taken from the samples, are what the imagery holds there.
+    store = ChipStore.open(context.output.chips)
+    ((scorer, held_out),) = held_out_windows(context, store, 50)
+    rows, columns = np.array(held_out.origins).T
+    again = windows_of(scorer, context.imaged, rows, columns, np.zeros(len(rows), np.int64), held_out.truth)
+    for name in ("cube", "valid", "time", "own"):
+        assert torch.equal(getattr(held_out, name), getattr(again, name))
+    assert held_out.origins == again.origins
     # Nothing is done twice; another model's figures are not shown.
     assert summarise(context, trained(context)) == left
     state = context.output.state("importance")
