@@ -36,6 +36,12 @@ def test_a_network_that_can_learn_says_nothing(name, network, options):
     assert learns_one_batch(task(name, network, **options), Toy(12, 8)) is None
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A busy machine must not end what is to be seen."""
+    monkeypatch.setattr("models.trials._SECONDS", math.inf)
+
+
 def test_a_network_that_is_shown_nothing_is_named():
     data = Toy(12, 8)
     for item in data.items:
