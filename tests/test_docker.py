@@ -53,7 +53,11 @@ def test_the_libraries_are_installed_before_any_source_is_copied() -> None:
     ]
     assert place(libraries, "COPY", "requirements.lock") < place(libraries, "RUN", "--constraint requirements.lock")
     assert {rest for word, rest in wheel if word == "COPY"} >= {f"{p} {p}" for p in ("pipeline", "models", "workflows")}
-    assert place(final, "COPY", "--from=libraries") < place(final, "RUN", "from=wheel")
+    assert (
+        place(final, "COPY", "--from=libraries")
+        < place(final, "COPY", "--from=wheel")
+        < place(final, "LABEL", "revision")
+    )
 
 
 def test_the_image_runs_as_a_user_without_rights_and_says_what_it_is() -> None:
