@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine import Failure, cores, dask_client, memory_budget, run_tasks, width
+from pipeline.cluster import dask_client
+from pipeline.engine import Failure, cores, memory_budget, run_tasks, width
 from pipeline.errors import RunError
 from pipeline.settings import ComputeSettings
 
