@@ -165,23 +165,20 @@ class _Work:
                 pool = as_completed(submit(most))
             while waiting:
                 with self.reachable():
-                    future = next(pool)
-                    error = future.exception()
-                    try:
-                        # Its worker may have died since, with the result: then it is done again.
-                        result = None if error else future.result()
-                    except KilledWorker as late:
-                        error = late
-                item = waiting.pop(future)
-                del future
-                if isinstance(error, self.fatal):
-                    raise error
-                if error is None:
-                    on_result(item, result)
-                elif isinstance(error, KilledWorker):
-                    on_killed(item, error)
-                else:
-                    failures.append(Failure(item=item, error=f"{type(error).__name__}: {error}"))
+                    done = pool.next_batch()
+                    outcomes = self.outcomes(done)
+                for future, (error, result) in zip(done, outcomes, strict=True):
+                    item = waiting.pop(future)
+                    if isinstance(error, self.fatal):
+                        raise error
+                    if error is None:
+                        on_result(item, result)
+                    elif isinstance(error, KilledWorker):
+                        on_killed(item, error)
+                    else:
+                        failures.append(Failure(item=item, error=f"{type(error).__name__}: {error}"))
+                # A worker keeps a result for as long as its future is known here.
+                del done, future
                 with self.reachable():
                     # A cluster grows and shrinks while it works.
                     if time.monotonic() - asked > _SECONDS:
@@ -192,6 +189,18 @@ class _Work:
             if waiting and self.client.status == "running":
                 self.client.cancel(list(waiting))
         return failures
+
+    def outcomes(self, futures: list[Any]) -> list[tuple[BaseException | None, Any]]:
+        """Return error and result of tasks that are done; all that are done by now come in one message."""
+        from distributed import KilledWorker
+
+        good = [f for f in futures if f.status != "error"]
+        try:
+            results = iter(self.client.gather(good))
+        except KilledWorker as error:
+            # A worker died with results before they were fetched, and so did those that were to make them again.
+            return [(error, None)] * len(futures)
+        return [(None, next(results)) if f in good else (f.exception(), None) for f in futures]
 
     @contextlib.contextmanager
     def reachable(self) -> Iterator[None]:
