@@ -151,13 +151,13 @@ class _Work:
         waiting: dict[Any, Any] = {}
 
         def submit(number: int) -> list[Any]:
-            futures = []
-            for item in itertools.islice(queue, number):
-                key = f"{self.name}-{next(self.numbers)}"
-                future = self.client.submit(_call, self.shared, item, key=key, retries=self.retries, pure=False)
-                waiting[future] = item
-                futures.append(future)
-            return futures
+            some = list(itertools.islice(queue, number))
+            if not some:
+                return []
+            keys = [f"{self.name}-{next(self.numbers)}" for _ in some]
+            futures = self.client.map(_call, some, work=self.shared, key=keys, retries=self.retries, pure=False)
+            waiting.update(zip(futures, some, strict=True))
+            return list(futures)
 
         try:
             with self.reachable():
@@ -183,8 +183,7 @@ class _Work:
                     # A cluster grows and shrinks while it works.
                     if time.monotonic() - asked > _SECONDS:
                         most, asked = ahead(), time.monotonic()
-                    for following in submit(most - len(waiting)):
-                        pool.add(following)
+                    pool.update(submit(most - len(waiting)))
         finally:
             if waiting and self.client.status == "running":
                 self.client.cancel(list(waiting))
@@ -221,5 +220,5 @@ def _itself(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return function
 
 
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+def _call(item: Any, *, work: Callable[[Any], Any]) -> Any:
+    return work(item)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import dask_client
+from pipeline.cluster import dask_client, gpus
 from pipeline.engine import Failure, cores, memory_budget, run_tasks, width
-from pipeline.errors import RunError
+from pipeline.errors import JobError, RunError
 from pipeline.settings import ComputeSettings
 
 
@@ -36,10 +36,17 @@ class Flaky:
         return i
 
 
-@pytest.mark.parametrize("compute", [ComputeSettings(threads=2), ComputeSettings(workers=2, threads=1)])
-def test_every_item_is_done_once(compute: ComputeSettings) -> None:
+class Unloadable:
+    def __reduce__(self):
+        return int, ("this is no number",)
+
+    def __call__(self, i: int) -> int:
+        return i
+
+
+def test_every_item_is_done_once() -> None:
     seen: dict[int, int] = {}
-    with dask_client(compute) as client:
+    with dask_client(ComputeSettings(threads=2)) as client:
         assert width(client) == 2
         assert run_tasks(square, range(40), client=client, on_result=seen.__setitem__) == []
     assert seen == {i: i * i for i in range(40)}
@@ -94,6 +101,40 @@ def test_no_scheduler_is_said() -> None:
     with pytest.raises(RunError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):  # noqa: SIM117
         with dask_client(ComputeSettings(scheduler="tcp://127.0.0.1:9")):
             pass
+
+
+def test_work_that_workers_cannot_load_is_said() -> None:
+    with (
+        dask_client(ComputeSettings(threads=1)) as client,
+        pytest.raises(RunError, match="workers cannot load the work"),
+    ):
+        run_tasks(Unloadable(), range(3), client=client, on_result=lambda *_: None)
+
+
+def test_a_scheduler_that_is_neither_file_nor_address(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"found '.*absent.json', which is neither a file nor an address"):  # noqa: SIM117
+        with dask_client(ComputeSettings(scheduler=str(tmp_path / "absent.json"))):
+            pass
+
+
+def test_no_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(JobError, match="found gpus, and PyTorch sees no GPU here"):  # noqa: SIM117
+        with dask_client(ComputeSettings(workers="gpus")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("named", "seen"), [(None, ["0", "1"]), ("5,GPU-3a", ["5", "GPU-3a"]), ("4,7,-1,9", ["4", "7"])]
+)
+def test_gpus_keep_the_names_that_the_environment_gives_them(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, seen: list[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus() == seen
 
 
 def test_the_budget() -> None:
