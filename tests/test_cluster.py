@@ -27,11 +27,11 @@ from workflows import scoring
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained network, a map made of many blocks by one thread in `whole`, and none in `out`."""
     folder = tmp_path_factory.mktemp("trained")
-    write_scene(folder / "scene.tif", side=160)
-    write_labels(folder / "fields.gpkg", side=160)
+    write_scene(folder / "scene.tif", side=120)
+    write_labels(folder / "fields.gpkg", side=120)
     write_job(
         folder / "job.yaml",
-        model={"name": "unet", "width": 4, "depth": 1},
+        model={"name": "mlp", "hidden": [8]},
         training={"epochs": 1, "track": ["csv"]},
         predict={"layers": ["classes", "confidence"], "block": 16},
         compute={"threads": 1},
@@ -67,7 +67,7 @@ def test_a_worker_of_a_cluster_is_killed(trained: Path, capfd: pytest.CaptureFix
     ):
         address = cluster.scheduler_address
         one = next(iter(client.run(os.getpid).values()))
-        killer = at_part(trained / "out", 20, lambda: os.kill(one, signal.SIGKILL))
+        killer = at_part(trained, 16, lambda: os.kill(one, signal.SIGKILL))
         assert cli("predict", trained / "job.yaml", "--set", f"compute.scheduler={address}") == 0
         killer.join()
         # The one that lived, and the one that was started in its place if it had a block to do.
@@ -109,7 +109,7 @@ def test_the_scheduler_is_killed(
 ) -> None:
     file, scheduler = away
     shutil.rmtree(trained / "out" / "maps", ignore_errors=True)
-    killer = at_part(trained / "out", 20, scheduler.kill)
+    killer = at_part(trained, 16, scheduler.kill)
     assert cli("predict", trained / "job.yaml", "--set", f"compute.scheduler={file}") == 1
     killer.join()
     heard = capfd.readouterr().err
