@@ -44,6 +44,12 @@ def task_of(folder: Path) -> MapTask:
     )  # fmt: skip
 
 
+def spent() -> float:
+    """Return the processor seconds of this process and its workers."""
+    me = psutil.Process()
+    return sum(sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True)))
+
+
 def measure(task: MapTask, compute: ComputeSettings, blocks: int) -> None:
     """Run so many empty blocks; print what each took, and how memory grew."""
     process = psutil.Process()
@@ -56,14 +62,15 @@ def measure(task: MapTask, compute: ComputeSettings, blocks: int) -> None:
             first = process.memory_info().rss
 
     with dask_client(compute) as client:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), spent()
         run_tasks(Nothing(task), range(blocks), client=client, on_result=count)
-        seconds = time.perf_counter() - start
+        seconds, work = time.perf_counter() - start, spent() - before
         last = process.memory_info().rss
     print(
-        f"workers {compute.workers}: {1000 * seconds / blocks:.2f} ms per block, memory at {_WARM:.0%} of the blocks "
-        f"{first / 2**20:.0f} MiB, at the end {last / 2**20:.0f} MiB, ratio {last / first:.3f}"
+        f"workers {compute.workers}: {1000 * seconds / blocks:.2f} ms per block ({1000 * work / blocks:.2f} ms of a core)"
     )
+    print(f"  memory at {_WARM:.0%} of {blocks:,} blocks {first / 2**20:.0f} MiB, at the end {last / 2**20:.0f} MiB")
+    print(f"  ratio {last / first:.3f}")
 
 
 def main() -> None:

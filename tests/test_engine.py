@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 
 from pipeline.cluster import dask_client, gpus
 from pipeline.engine import Failure, cores, memory_budget, run_tasks, width
@@ -34,6 +35,19 @@ class Flaky:
             mark.touch()
             raise OSError("once")
         return i
+
+
+def test_workers_that_come_late_do_the_work() -> None:
+    seen: dict[int, int] = {}
+    heard: list[str] = []
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="inproc://") as cluster,
+        dask_client(ComputeSettings(scheduler=cluster.scheduler_address), heard.append) as client,
+    ):
+        assert heard[-1] == "the cluster has no worker yet: waiting for one"
+        cluster.scale(1)
+        assert not run_tasks(square, range(4), client=client, on_result=seen.__setitem__)
+    assert seen == {i: i * i for i in range(4)}
 
 
 class Unloadable:
