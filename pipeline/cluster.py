@@ -127,6 +127,7 @@ def _local(compute: ComputeSettings) -> Any:
             dashboard_address=_DASHBOARD,
             worker_dashboard_address=_DASHBOARD,
             protocol="inproc://",
+            silence_logs=logging.CRITICAL,
         )
     threads = max(1, cores() // len(environments)) if compute.threads == "auto" else compute.threads
     # Each under a nanny, which starts a process anew that was killed: the run keeps its pace, and is never without workers.

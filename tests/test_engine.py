@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import logging
 import os
 import threading
 from pathlib import Path
@@ -93,10 +95,20 @@ def test_submission_is_bounded() -> None:
 
 def test_what_fails_is_named_and_the_rest_is_done() -> None:
     seen: list[int] = []
-    with dask_client(ComputeSettings(threads=2)) as client:
-        failures = run_tasks(fails_on_three, range(6), client=client, on_result=lambda i, _: seen.append(i), retries=1)
+    # As Dask's own handler is: nothing of a failure may come from it beside what is said here.
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    logging.getLogger("distributed").addHandler(handler)
+    try:
+        with dask_client(ComputeSettings(threads=2)) as client:
+            failures = run_tasks(
+                fails_on_three, range(6), client=client, on_result=lambda i, _: seen.append(i), retries=1
+            )
+    finally:
+        logging.getLogger("distributed").removeHandler(handler)
     assert failures == [Failure(item=3, error="ValueError: three")]
     assert sorted(seen) == [0, 1, 2, 4, 5]
+    assert not written.getvalue()
 
 
 def test_a_task_is_tried_again(tmp_path: Path) -> None:
