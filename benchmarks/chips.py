@@ -31,7 +31,7 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 from shapely.geometry import box
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.imagery.open import open_cube
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore

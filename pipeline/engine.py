@@ -1,4 +1,4 @@
-"""Run a function over many items with Dask: threads, processes or a cluster, with bounded submission and retries."""
+"""Run a function over many items with Dask: bounded submission, retries, and workers that may die."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import contextlib
 import ctypes
 import itertools
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RunError
-from pipeline.settings import ComputeSettings
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, KilledWorker
 
 # How many tasks wait per thread: enough that no thread idles, few enough that results never pile up.
 _AHEAD = 2
+# How often the number of threads is asked for.
+_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,52 +66,6 @@ def release_memory() -> None:
         trim(0)
 
 
-@contextlib.contextmanager
-def dask_client(compute: ComputeSettings) -> Iterator[Client]:
-    """Yield a Dask client as the job asks: in this process, on worker processes, or on a running cluster.
-
-    In-process is the default: tasks run in threads, nothing is copied, and there is no server to reach.
-    """
-    import dask
-    from distributed import Client, LocalCluster
-
-    threads = cores() if compute.threads == "auto" else compute.threads
-    quiet = {
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": False,
-        # A forward pass holds the interpreter for seconds; the event loop is slow then, not sick.
-        "distributed.admin.tick.limit": "10m",
-        "distributed.logging": {"distributed": "error", "distributed.worker": "error", "distributed.core": "error"},
-    }
-    with dask.config.set(quiet):
-        if compute.scheduler:
-            try:
-                client = Client(compute.scheduler, timeout="5s")
-            except (OSError, TimeoutError) as error:
-                raise RunError(
-                    f"compute.scheduler: no Dask scheduler answers at {compute.scheduler} ({error}); start one there "
-                    "(`dask scheduler`) or leave compute.scheduler out to run on this machine"
-                ) from error
-            with client:
-                yield client
-            return
-        processes = compute.workers != "auto" and compute.workers > 1
-        cluster = LocalCluster(
-            n_workers=compute.workers if processes else 1,
-            threads_per_worker=threads if not processes or compute.threads != "auto" else 1,
-            processes=processes,
-            memory_limit=0,
-            # Any free port, and only for this machine: two runs side by side must not quarrel over one.
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            protocol=None if processes else "inproc://",
-        )
-        with cluster, Client(cluster) as client:
-            yield client
-
-
 def width(client: Client) -> int:
     """Return how many tasks the client's workers run at once."""
     return max(1, sum(int(n) for n in client.nthreads().values()))
@@ -126,44 +83,142 @@ def run_tasks(
     """Apply ``function`` to every item on the client's workers.
 
     Only a few tasks per thread are submitted ahead, so a million items cost no more memory than ten. Results reach
-    ``on_result(item, result)`` in this thread, in the order in which they are done.
+    ``on_result(item, result)`` in this thread, in the order in which they are done. A worker that dies takes only its
+    tasks with it, which others do. What was there each time that workers died is done at the end, one at a time: so what
+    kills them is named, and nothing else is.
 
     Returns
     -------
     list of Failure
-        The items that failed ``retries + 1`` times.
+        The items that failed ``retries + 1`` times, or killed every worker that took them.
 
     Raises
     ------
     fatal
         An error of one of these types ends the work at once: trying again cannot help.
+    RunError
+        If the workers cannot load the function, or the scheduler went away.
     """
-    from distributed import as_completed
+    work = _Work(function, client, retries, fatal)
+    suspects: list[Any] = []
+    failures = work.each(items, on_result, lambda: _AHEAD * width(client), lambda item, _: suspects.append(item))
 
-    queue = iter(items)
-    failures: list[Failure] = []
-    waiting: dict[Any, Any] = {}
+    def guilty(item: Any, error: KilledWorker) -> None:
+        died = error.allowed_failures + 1
+        text = f"{died} workers died, one after the other, with nothing else to do: out of memory, or a library that crashed"
+        failures.append(Failure(item=item, error=text))
 
-    def submit(item: Any) -> Any:
-        future = client.submit(function, item, retries=retries, pure=False)
-        waiting[future] = item
-        return future
-
-    try:
-        pool = as_completed([submit(i) for i in itertools.islice(queue, _AHEAD * width(client))])
-        for future in pool:
-            item = waiting.pop(future)
-            error = future.exception()
-            if isinstance(error, fatal):
-                raise error
-            if error is None:
-                on_result(item, future.result())
-            else:
-                failures.append(Failure(item=item, error=f"{type(error).__name__}: {error}"))
-            del future
-            for following in itertools.islice(queue, 1):
-                pool.add(submit(following))
-    finally:
-        for future in waiting:
-            future.cancel()
+    failures += work.each(suspects, on_result, lambda: 1, guilty)
     return failures
+
+
+class _Work:
+    """A function on the workers of a client.
+
+    The function is sent once, as a result that tasks take from each other's workers and that is made again if all who had
+    it are gone; with every task it would be most of the work.
+    """
+
+    def __init__(
+        self, function: Callable[[Any], Any], client: Client, retries: int, fatal: tuple[type[BaseException], ...]
+    ) -> None:
+        self.client = client
+        self.retries = retries
+        self.fatal = fatal
+        self.name = f"{getattr(function, '__name__', type(function).__name__)}-{uuid.uuid4().hex}"
+        self.shared = client.submit(_itself, function, key=f"{self.name}-shared")
+        with self.reachable():
+            error = self.shared.exception()
+        if error is not None:
+            raise RunError(
+                f"the workers cannot load the work: {type(error).__name__}: {error}; scheduler and workers need the same "
+                "landweave, and the same Python packages, as this process"
+            ) from error
+        self.numbers = itertools.count()
+
+    def each(
+        self,
+        items: Iterable[Any],
+        on_result: Callable[[Any, Any], None],
+        ahead: Callable[[], int],
+        on_killed: Callable[[Any, KilledWorker], None],
+    ) -> list[Failure]:
+        """Do all items, so many submitted at a time; return what failed."""
+        from distributed import KilledWorker, as_completed
+
+        queue = iter(items)
+        failures: list[Failure] = []
+        waiting: dict[Any, Any] = {}
+
+        def submit(number: int) -> list[Any]:
+            some = list(itertools.islice(queue, number))
+            if not some:
+                return []
+            keys = [f"{self.name}-{next(self.numbers)}" for _ in some]
+            futures = self.client.map(_call, some, work=self.shared, key=keys, retries=self.retries, pure=False)
+            waiting.update(zip(futures, some, strict=True))
+            return list(futures)
+
+        try:
+            with self.reachable():
+                most, asked = ahead(), time.monotonic()
+                pool = as_completed(submit(most))
+            while waiting:
+                with self.reachable():
+                    done = pool.next_batch()
+                    outcomes = self.outcomes(done)
+                for future, (error, result) in zip(done, outcomes, strict=True):
+                    item = waiting.pop(future)
+                    if isinstance(error, self.fatal):
+                        raise error
+                    if error is None:
+                        on_result(item, result)
+                    elif isinstance(error, KilledWorker):
+                        on_killed(item, error)
+                    else:
+                        failures.append(Failure(item=item, error=f"{type(error).__name__}: {error}"))
+                # A worker keeps a result for as long as its future is known here.
+                del done, future
+                with self.reachable():
+                    # A cluster grows and shrinks while it works.
+                    if time.monotonic() - asked > _SECONDS:
+                        most, asked = ahead(), time.monotonic()
+                    pool.update(submit(most - len(waiting)))
+        finally:
+            if waiting and self.client.status == "running":
+                self.client.cancel(list(waiting))
+        return failures
+
+    def outcomes(self, futures: list[Any]) -> list[tuple[BaseException | None, Any]]:
+        """Return error and result of tasks that are done; all that are done by now come in one message."""
+        from distributed import KilledWorker
+
+        good = [f for f in futures if f.status != "error"]
+        try:
+            results = iter(self.client.gather(good))
+        except KilledWorker as error:
+            # A worker died with results before they were fetched, and so did those that were to make them again.
+            return [(error, None)] * len(futures)
+        return [(None, next(results)) if f in good else (f.exception(), None) for f in futures]
+
+    @contextlib.contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Say what it means where the connection to the scheduler breaks: all that was submitted is then forgotten."""
+        from concurrent.futures import CancelledError
+
+        scheduler = self.client.scheduler.address
+        try:
+            yield
+        except (CancelledError, OSError, TimeoutError) as error:
+            raise RunError(
+                f"the Dask scheduler at {scheduler} went away ({error}); what is done is kept: start it again, with its "
+                "workers, and give the same command"
+            ) from error
+
+
+def _itself(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return function
+
+
+def _call(item: Any, *, work: Callable[[Any], Any]) -> Any:
+    return work(item)

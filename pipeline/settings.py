@@ -270,9 +270,19 @@ class ChipSettings(Settings):
 class ComputeSettings(Settings):
     """Where the work runs."""
 
-    workers: int | Literal["auto"] = Field("auto", description="Worker processes; auto: this process alone.")
-    threads: int | Literal["auto"] = Field("auto", description="Blocks in work at once per worker; auto: one a core.")
+    workers: Annotated[int, Field(ge=1)] | Literal["auto", "gpus"] = Field(
+        "auto",
+        description="Worker processes on this machine; gpus: one per GPU, which sees no other; auto: this process alone.",
+    )
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Blocks in work at once per worker; auto: the cores of this machine, divided among its workers.",
+    )
     memory: str | Literal["auto"] = Field(
         "auto", description='Memory budget of a worker, e.g. "8GiB"; auto: of the container or the machine.'
     )
-    scheduler: str | None = Field(None, description="Address of a running Dask scheduler, e.g. tcp://node:8786.")
+    scheduler: str | None = Field(
+        None,
+        description="A running Dask cluster, which then does the work: the address of its scheduler, e.g. tcp://node:8786, or "
+        "the file that `dask scheduler --scheduler-file` writes. Its workers are as they were started; see docs/cluster.md.",
+    )

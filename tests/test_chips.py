@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from oracles import buffered_by_hand
 from places import MadeUpCube, codes, frame, grid, opened, scattered, square
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.errors import LabelError, ReadError, RunError
 from pipeline.grid import Window, whole
 from pipeline.imagery.cube import Tile

@@ -11,7 +11,7 @@ import pytest
 import torch
 from places import MadeUpCube, frame, grid, opened, scattered, square
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.grid import Window
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import io
+import logging
 import os
 import threading
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 
-from pipeline.engine import Failure, cores, dask_client, memory_budget, run_tasks, width
-from pipeline.errors import RunError
+from pipeline.cluster import dask_client, gpus
+from pipeline.engine import Failure, cores, memory_budget, run_tasks, width
+from pipeline.errors import JobError, RunError
 from pipeline.settings import ComputeSettings
 
 
@@ -35,10 +39,30 @@ class Flaky:
         return i
 
 
-@pytest.mark.parametrize("compute", [ComputeSettings(threads=2), ComputeSettings(workers=2, threads=1)])
-def test_every_item_is_done_once(compute: ComputeSettings) -> None:
+def test_workers_that_come_late_do_the_work() -> None:
     seen: dict[int, int] = {}
-    with dask_client(compute) as client:
+    heard: list[str] = []
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="inproc://") as cluster,
+        dask_client(ComputeSettings(scheduler=cluster.scheduler_address), heard.append) as client,
+    ):
+        assert heard[-1] == "the cluster has no worker yet: waiting for one"
+        cluster.scale(1)
+        assert not run_tasks(square, range(4), client=client, on_result=seen.__setitem__)
+    assert seen == {i: i * i for i in range(4)}
+
+
+class Unloadable:
+    def __reduce__(self):
+        return int, ("this is no number",)
+
+    def __call__(self, i: int) -> int:
+        return i
+
+
+def test_every_item_is_done_once() -> None:
+    seen: dict[int, int] = {}
+    with dask_client(ComputeSettings(threads=2)) as client:
         assert width(client) == 2
         assert run_tasks(square, range(40), client=client, on_result=seen.__setitem__) == []
     assert seen == {i: i * i for i in range(40)}
@@ -71,10 +95,20 @@ def test_submission_is_bounded() -> None:
 
 def test_what_fails_is_named_and_the_rest_is_done() -> None:
     seen: list[int] = []
-    with dask_client(ComputeSettings(threads=2)) as client:
-        failures = run_tasks(fails_on_three, range(6), client=client, on_result=lambda i, _: seen.append(i), retries=1)
+    # As Dask's own handler is: nothing of a failure may come from it beside what is said here.
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    logging.getLogger("distributed").addHandler(handler)
+    try:
+        with dask_client(ComputeSettings(threads=2)) as client:
+            failures = run_tasks(
+                fails_on_three, range(6), client=client, on_result=lambda i, _: seen.append(i), retries=1
+            )
+    finally:
+        logging.getLogger("distributed").removeHandler(handler)
     assert failures == [Failure(item=3, error="ValueError: three")]
     assert sorted(seen) == [0, 1, 2, 4, 5]
+    assert not written.getvalue()
 
 
 def test_a_task_is_tried_again(tmp_path: Path) -> None:
@@ -93,6 +127,40 @@ def test_no_scheduler_is_said() -> None:
     with pytest.raises(RunError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):  # noqa: SIM117
         with dask_client(ComputeSettings(scheduler="tcp://127.0.0.1:9")):
             pass
+
+
+def test_work_that_workers_cannot_load_is_said() -> None:
+    with (
+        dask_client(ComputeSettings(threads=1)) as client,
+        pytest.raises(RunError, match="workers cannot load the work"),
+    ):
+        run_tasks(Unloadable(), range(3), client=client, on_result=lambda *_: None)
+
+
+def test_a_scheduler_that_is_neither_file_nor_address(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"found '.*absent.json', which is neither a file nor an address"):  # noqa: SIM117
+        with dask_client(ComputeSettings(scheduler=str(tmp_path / "absent.json"))):
+            pass
+
+
+def test_no_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(JobError, match="found gpus, and PyTorch sees no GPU here"):  # noqa: SIM117
+        with dask_client(ComputeSettings(workers="gpus")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("named", "seen"), [(None, ["0", "1"]), ("5,GPU-3a", ["5", "GPU-3a"]), ("4,7,-1,9", ["4", "7"])]
+)
+def test_gpus_keep_the_names_that_the_environment_gives_them(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, seen: list[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus() == seen
 
 
 def test_the_budget() -> None:

@@ -16,7 +16,7 @@ from places import MadeUpCube, frame, grid, opened, square
 from rasters import write
 from shapely.geometry import Point
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.errors import ImageryError, LabelError
 from pipeline.grid import Window, whole
 from pipeline.imagery.cube import Cube, Tile

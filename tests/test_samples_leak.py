@@ -9,7 +9,7 @@ import pytest
 from conftest import write_labels, write_scene
 from oracles import nearest_distance
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.imagery.open import open_cube
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips

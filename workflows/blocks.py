@@ -6,7 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from pipeline.engine import dask_client, run_tasks, width
+from pipeline.cluster import dask_client
+from pipeline.engine import run_tasks, width
 from pipeline.errors import BlocksFailedError, ReadError, RunError
 from pipeline.grid import Window
 from workflows.console import duration, quantity
@@ -55,7 +56,7 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
     pixels = empty = 0
     total = _pixels(blocks, done) if wanted is None else sum(blocks[i].inner.pixels for i in wanted - done)
     with (
-        dask_client(request.compute) as client,
+        dask_client(request.compute, console.note) as client,
         console.progress("explaining" if explanations else "mapping", total, "px") as tell,
     ):
         if not console.quiet:

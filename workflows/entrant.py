@@ -15,7 +15,7 @@ import numpy as np
 from models.forest import Forest
 from models.inference import scores
 from models.network import blank_tile, parameters
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.files import whole_file
 from pipeline.grid import Window, round_up
 from pipeline.samples.folds import TEST, TRAIN
@@ -93,7 +93,7 @@ def network_entrant(base: Context, store: ChipStore, seed: int) -> Entrant:
     bundle = train(run)
 
     def measure() -> tuple[Places, Array, dict[str, Any]]:
-        with dask_client(run.job.compute) as client:
+        with dask_client(run.job.compute, run.console.note) as client:
             found = [
                 assess(*round_bundle(run, i), store, i, TEST, run.imaged, client) for i in range(len(run.folds.rounds))
             ]

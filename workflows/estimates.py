@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.forest import ForestRegressor
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.files import write_json
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN
@@ -36,7 +36,7 @@ def evaluate_regression(context: Context) -> dict[str, Any]:
     bundle = trained(context)
     store = ChipStore.open(output.chips)
     stated, found, beside = [], [], []
-    with dask_client(context.job.compute) as client:
+    with dask_client(context.job.compute, context.console.note) as client:
         for i in range(len(context.folds.rounds)):
             own, folder = round_bundle(context, i)
             product = product_of(own)

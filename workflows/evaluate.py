@@ -12,7 +12,7 @@ import numpy as np
 
 from models.calibration import expected_calibration_error, reliability
 from models.forest import Forest
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.files import write_json
 from pipeline.maps.accuracy import Accuracy, confusion
 from pipeline.maps.areas import AreaRow, areas, count_areas
@@ -83,7 +83,7 @@ def evaluate(context: Context) -> Evaluation:
     store = ChipStore.open(output.chips)
     legend = context.legend
     rounds = range(len(context.folds.rounds))
-    with dask_client(context.job.compute) as client:
+    with dask_client(context.job.compute, context.console.note) as client:
         found = [_round(context, store, i, client) for i in rounds]
     legends = list(legend.classes)
     accuracies = [(Accuracy.of(c, legends), Accuracy.of(f, legends)) for c, f, _ in found]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.errors import RequestError
 from pipeline.imagery.dates import Period
 from pipeline.samples.cutting import cut_chips
@@ -48,7 +48,10 @@ def extract(context: Context, path: Path | None) -> list[tuple[str, Path]]:
     work = output.work / "extract.zarr"
     with output.held():
         compute = context.job.compute
-        with dask_client(compute) as client, console.progress("reading labelled places", 1, "blocks") as progress:
+        with (
+            dask_client(compute, console.note) as client,
+            console.progress("reading labelled places", 1, "blocks") as progress,
+        ):
             store = cut_chips(
                 context.cubes,
                 context.labels,

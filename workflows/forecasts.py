@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.files import write_json
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST
@@ -33,7 +33,7 @@ def evaluate_forecast(context: Context) -> dict[str, Any]:
     bundle = trained(context)
     store = ChipStore.open(output.chips)
     parts = []
-    with dask_client(context.job.compute) as client:
+    with dask_client(context.job.compute, context.console.note) as client:
         for i in range(len(context.folds.rounds)):
             own, folder = round_bundle(context, i)
             most = MEASURED["forecast"]

@@ -291,6 +291,8 @@ def _resolve_paths(job: Job, base: Path) -> Job:
         update["model"] = job.model.model_copy(update={"pretrained": one(job.model.pretrained)})
     if job.area:
         update["area"] = one(job.area)
+    if job.compute.scheduler:
+        update["compute"] = job.compute.model_copy(update={"scheduler": one(job.compute.scheduler)})
     if job.grid and job.grid.like:
         update["grid"] = job.grid.model_copy(update={"like": one(job.grid.like)})
     return job.model_copy(update=update)

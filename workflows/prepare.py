@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.files import digest_of
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.cutting import cut_chips
@@ -57,7 +57,10 @@ def prepare(context: Context) -> ChipStore:
 def _cut(context: Context, labels: Labels, folds: Folds, path: Path, key: str) -> ChipStore:
     compute, chips = context.job.compute, context.job.chips
     margin = context.chip_margin
-    with dask_client(compute) as client, context.console.progress("cutting chips", 1, "blocks") as progress:
+    with (
+        dask_client(compute, context.console.note) as client,
+        context.console.progress("cutting chips", 1, "blocks") as progress,
+    ):
         return cut_chips(
             context.cubes,
             labels,

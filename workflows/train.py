@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from models.bundle import Bundle
 from models.training import RANGE_TEST
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
 from pipeline.samples.chips import ALL, ChipStore
@@ -53,7 +53,7 @@ def train(context: Context) -> Bundle:
     mark.write_text(digest_of(key))
     output.begin("train", key)
     trainer = _Trainer(context, store)
-    with dask_client(context.job.compute) as client:
+    with dask_client(context.job.compute, context.console.note) as client:
         bundle = trainer.run(client)
     for name in ("metrics.csv", RANGE_TEST):
         log = trainer.final / name

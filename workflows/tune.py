@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.engine import dask_client, run_tasks
+from pipeline.cluster import dask_client
+from pipeline.engine import run_tasks
 from pipeline.errors import RequestError, RunError
 from pipeline.samples.folds import VAL
 from workflows.context import Context
@@ -138,7 +139,7 @@ class _Search:
                     keep(asked, run_trial(self.context, self.store, self.study, asked, folder, follow))
             else:
                 task = TrialTask(job=job, chips=self.store.path, journal=self.journal, folder=self.folder)
-                with dask_client(compute) as client:
+                with dask_client(compute, console.note) as client:
                     failures = run_tasks(task, self._asked(), client=client, on_result=keep, retries=0)
                 if failures:
                     raise RunError(f"trial {failures[0].item.number} failed: {failures[0].error}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.network import EncodingNetwork
-from pipeline.engine import dask_client
+from pipeline.cluster import dask_client
 from pipeline.files import write_json
 from pipeline.maps.areas import AreaRow, count_areas
 from pipeline.samples.chips import ChipStore
@@ -41,7 +41,7 @@ def evaluate_reconstruction(context: Context) -> dict[str, Any]:
     bundle = trained(context)
     store = ChipStore.open(output.chips)
     found, beside = [], []
-    with dask_client(context.job.compute) as client:
+    with dask_client(context.job.compute, context.console.note) as client:
         for i in range(len(context.folds.rounds)):
             own, folder = round_bundle(context, i)
             one = assess(own, folder, store, i, TEST, context.imaged, client, most=MEASURED["reconstruction"])

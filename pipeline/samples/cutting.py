@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -180,20 +181,18 @@ def _run(
     steps: _Steps,
 ) -> None:
     """Run ``work(cutter, *item)`` for all items; results are kept by the first value of the item."""
-    # Sent once: labels of a whole country, sent with every task, would be most of the work.
-    (shared,) = client.scatter([cutter], broadcast=True, hash=False)
 
-    def done(task: Any, result: Any) -> None:
-        keep(task[2][0], result)
+    def done(item: Any, result: Any) -> None:
+        keep(item[0], result)
         steps.advance()
 
-    tasks = ((work, shared, item) for item in items)
-    failures = run_tasks(_call, tasks, client=client, on_result=done, fatal=(ReadError,))
+    failures = run_tasks(
+        functools.partial(_call, work, cutter), items, client=client, on_result=done, fatal=(ReadError,)
+    )
     if failures:
-        land = next(v for v in failures[0].item[2] if isinstance(v, Land))
+        land = next(v for v in failures[0].item if isinstance(v, Land))
         raise RunError(f"cutting chips failed at {land}: {failures[0].error}")
 
 
-def _call(task: tuple[Callable[..., Any], Cutter, tuple[Any, ...]]) -> Any:
-    work, cutter, item = task
+def _call(work: Callable[..., Any], cutter: Cutter, item: tuple[Any, ...]) -> Any:
     return work(cutter, *item)

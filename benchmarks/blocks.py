@@ -1,0 +1,90 @@
+"""What the engine costs: time and bytes per block of a map with nothing to do in it, and memory over a great many blocks."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from common import make_bundle, make_series, request
+
+from pipeline.cluster import dask_client
+from pipeline.engine import run_tasks
+from pipeline.maps.parts import PartRecord
+from pipeline.settings import ComputeSettings
+from workflows.maptask import MapTask
+
+# After so many blocks whatever is kept of each has filled its place, if it has an end.
+_WARM = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A block task that carries all that a real one does, and does nothing with it."""
+
+    task: MapTask
+
+    def __call__(self, index: int) -> PartRecord:
+        """Return the record of a block without valid input."""
+        return PartRecord(block=index)
+
+
+def task_of(folder: Path) -> MapTask:
+    """Return the task of a map from a series of images."""
+    raster = make_series(folder / "series.tif", 64, 96)
+    bundle = make_bundle(folder / "model", "rnn", {"hidden": 4}, dates=96)
+    job = request(raster, folder / "model", bundle, ["classes", "confidence"], 1)
+    return MapTask(
+        bundle=job.folder, checksum=bundle.checksum, cube=job.cube, blocks=job.blocks(()),
+        layers=job.layers("predict"), folder=folder,
+    )  # fmt: skip
+
+
+def spent() -> float:
+    """Return the processor seconds of this process and its workers."""
+    me = psutil.Process()
+    return sum(sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True)))
+
+
+def measure(task: MapTask, compute: ComputeSettings, blocks: int) -> None:
+    """Run so many empty blocks; print what each took, and how memory grew."""
+    process = psutil.Process()
+    done, first = 0, 0
+
+    def count(_: int, __: PartRecord) -> None:
+        nonlocal done, first
+        done += 1
+        if done == int(_WARM * blocks):
+            first = process.memory_info().rss
+
+    with dask_client(compute) as client:
+        start, before = time.perf_counter(), spent()
+        run_tasks(Nothing(task), range(blocks), client=client, on_result=count)
+        seconds, work = time.perf_counter() - start, spent() - before
+        last = process.memory_info().rss
+    print(
+        f"workers {compute.workers}: {1000 * seconds / blocks:.2f} ms per block ({1000 * work / blocks:.2f} ms of a core)"
+    )
+    print(f"  memory at {_WARM:.0%} of {blocks:,} blocks {first / 2**20:.0f} MiB, at the end {last / 2**20:.0f} MiB")
+    print(f"  ratio {last / first:.3f}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=100_000)
+    parser.add_argument("--some", type=int, default=2_000, help="blocks on two processes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        task = task_of(Path(temporary))
+        print(f"the work, {len(pickle.dumps(task)):,} bytes, is sent to each worker once; a block, its number")
+        measure(task, ComputeSettings(workers=2), options.some)
+        measure(task, ComputeSettings(), options.blocks)
+
+
+if __name__ == "__main__":
+    main()
