@@ -125,7 +125,7 @@ class _Work:
         self.client = client
         self.retries = retries
         self.fatal = fatal
-        self.name = f"{getattr(function, '__name__', type(function).__name__)}-{uuid.uuid4().hex}"
+        self.name = f"{getattr(function, '__name__', type(function).__name__)}-{uuid.uuid4().hex[:12]}"
         self.shared = client.submit(_itself, function, key=f"{self.name}-shared")
         with self.reachable():
             error = self.shared.exception()
