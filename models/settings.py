@@ -208,6 +208,7 @@ class SaliencySettings(_Settings):
     )
     target: str = Field(
         "winner",
+        coerce_numbers_to_str=True,  # a class may be called 3, and YAML takes that for a number
         description="What is explained. winner: the class that was mapped; margin: the winning class against the second; or a "
         "class by its name. Of a regression: winner alone, which is the value.",
     )

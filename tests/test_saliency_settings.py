@@ -131,3 +131,7 @@ def test_the_reach_is_two_halos_and_what_a_patch_sticks_out(patch, reach):
     assert explainer("occlusion_patch", patch=patch, step=1).reach(network) == reach
     assert explainer("gradient").reach(network) == 20
     assert explainer("occlusion_band").reach(network) == 10
+
+
+def test_a_class_may_be_called_by_a_number(tmp_path):
+    assert job(tmp_path, target=3).saliency.target == "3"
