@@ -26,7 +26,8 @@ from workflows import randomisation
 from workflows.agreement import METHODS, agreement, completeness
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import load_job
+from workflows.explain import explain
+from workflows.job import load_job, make_job
 from workflows.randomisation import effort, randomised
 from workflows.removal import removed
 from workflows.sanity import sanity, shown
@@ -373,11 +374,11 @@ def test_numbers_and_patches_are_checked_too(tmp_path: Path, monkeypatch: pytest
     assert set(found["methods"]["gradient"]) == {"randomisation", "removal"}
 
 
-def test_what_cannot_be_checked_is_refused(folder: Path) -> None:
-    context = Context(load_job(folder / "job.yaml"), Console(quiet=True))
-
-    class Forecast:
-        task = {"name": "forecast"}  # noqa: RUF012
-
-    with pytest.raises(RequestError, match=r"found a model of the task 'forecast'.*classification and regression"):
-        sanity(context, Forecast())  # type: ignore[arg-type]
+@pytest.mark.parametrize("question", [{}, {"sane": True}, {"at": Path("points.gpkg")}])
+def test_what_cannot_be_explained_is_refused(tmp_path: Path, question: dict[str, Any]) -> None:
+    job = make_job({"imagery": [{"path": "a.tif"}], "task": "forecast"}, base=tmp_path)
+    with pytest.raises(
+        RequestError, match="a forecast is not explained by saliency; a classification and a regression are"
+    ):
+        explain(Context(job, Console(quiet=True)), **question)
+    assert not list(tmp_path.iterdir())

@@ -65,13 +65,13 @@ def _seconds_per_pixel(network: Network) -> tuple[float, float]:
     torch.set_num_threads(1)
     try:
         return tuple(  # type: ignore[return-value]
-            _seconds(work) / side**2 for work in (lambda: scores(ready, *tile), lambda: gradient(ready, *tile, where))
+            seconds_of(work) / side**2 for work in (lambda: scores(ready, *tile), lambda: gradient(ready, *tile, where))
         )
     finally:
         torch.set_num_threads(threads)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     """Return how long something takes the second time: the first one warms up."""
     for _ in range(2):
         start = time.perf_counter()

@@ -7,14 +7,13 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import LabelError, RequestError
+from pipeline.errors import LabelError
 from pipeline.files import sweep, write_text
 from pipeline.samples.points import Point, read_points
 from workflows.explainers import explainers_of
 from workflows.ownpixel import PixelStory, story_of
 from workflows.pointcharts import AGAINST, FOR, spoken, tells_places
 from workflows.pointpicture import point_picture
-from workflows.products.product import OFFERED
 from workflows.report import template
 from workflows.scoring import load_scorer
 from workflows.verdict import percent
@@ -69,13 +68,9 @@ def explain_points(context: Context, bundle: Bundle, file: Path) -> list[tuple[s
     Raises
     ------
     RequestError
-        If the job has no imagery, or its map is not explained; if the file holds no points, too many, or none on the map.
+        If the job has no imagery; if the file holds no points, too many, or none on the map.
     """
     job = context.job
-    if "saliency" not in OFFERED[job.task]:
-        raise RequestError(
-            f"a {job.task} has no target to explain; points of a classification or a regression are explained"
-        )
     explainers = explainers_of(job.saliency, bundle)
     geobox = context.cube.geobox
     points, left = read_points(file, job.labels.crs if job.labels else None, geobox, _MOST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -19,6 +18,7 @@ from workflows.agreement import METHODS, agreement, completeness
 from workflows.charts import randomisation_chart, removal_chart
 from workflows.console import duration
 from workflows.explainers import explainers_of
+from workflows.outlay import seconds_of
 from workflows.randomisation import effort, randomised
 from workflows.sections import Section
 from workflows.soundness import LIMITS, of_agreement, of_completeness, of_randomisation, of_removal
@@ -43,14 +43,10 @@ def sanity(context: Context, bundle: Bundle) -> dict[str, Any]:
     Raises
     ------
     RequestError
-        If the model neither tells classes apart nor estimates a number, or the test fold holds no label.
+        If the test fold holds no label.
     """
     console, task = context.console, str(bundle.task["name"])
     console.stage("explain: can it be trusted?")
-    if task not in ("classification", "regression"):
-        raise RequestError(
-            f"--sanity: found a model of the task '{task}'; explained are classification and regression, so leave --sanity out"
-        )
     store = ChipStore.open(context.output.chips)
     network = bundle.network
     side = store.size if store.standalone else window_side(network)
@@ -175,18 +171,11 @@ def _cost(subjects: list[Subject], trained: Network) -> str:
     some = first.windows.at(slice(8))
     tile = some.cube, some.valid, some.time
     seconds = (
-        forward * _seconds(lambda: scores(network, *tile)) / len(some)
-        + backward * _seconds(lambda: gradient(network, *tile, some.own)) / len(some)
-        + drawn * _seconds(lambda: prepare(anew(trained, 0)))
+        forward * seconds_of(lambda: scores(network, *tile)) / len(some)
+        + backward * seconds_of(lambda: gradient(network, *tile, some.own)) / len(some)
+        + drawn * seconds_of(lambda: prepare(anew(trained, 0)))
     )
     return (
         f"{n} windows of {side} x {side} pixels; {forward:,} passes forward and {backward:,} forward and backward of one window, "
         f"{drawn:,} networks drawn anew: about {duration(math.ceil(seconds))}"
     )
-
-
-def _seconds(work: Any) -> float:
-    work()  # the first time is spent on preparations
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
