@@ -1,8 +1,10 @@
-"""What the benchmarks share: a raster, a bundle without training, and a quiet console."""
+"""What the benchmarks share: a raster, a bundle without training, and how figures are reported."""
 
 from __future__ import annotations
 
 import datetime
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,31 @@ from workflows.settings import PredictSettings
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = 8
+FIGURES = "LANDWEAVE_FIGURES"
+"""Environment variable that names the file to which figures are added, a line of JSON each."""
+
+
+def report(figure: str, value: float, *, unit: str = "", least: float | None = None, most: float | None = None) -> None:
+    """Print a figure for the table of docs/performance.md, and add it to the file of figures where one is asked for.
+
+    Parameters
+    ----------
+    figure : str
+        What was measured, against what, in a few words.
+    value : float
+        A ratio of one run; a share or a time only where that is what was asked for.
+    unit : str
+        ``"%"`` of a share between 0 and 1, ``"ms"``, ...; none of a ratio.
+    least, most : float, optional
+        What was asked for, in the unit of the value.
+    """
+    line = {"figure": figure, "value": float(value), "unit": unit, "least": least, "most": most}
+    shown = f"{value:.1%}" if unit == "%" else f"{value:.3g} {unit}".rstrip()
+    print(f"=> {figure}: {shown}", flush=True)
+    file = os.environ.get(FIGURES)
+    if file:
+        with Path(file).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
 
 
 def make_raster(path: Path, side: int, seed: int = 0) -> Path:
