@@ -36,7 +36,7 @@ from pipeline.imagery.open import open_cube
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
-from pipeline.samples.datamodule import ChipDataModule
+from pipeline.samples.datamodule import ChipDataModule, Draw
 from pipeline.samples.features import open_labels
 from pipeline.samples.folds import TRAIN, make_folds
 from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, LabelSettings
@@ -74,7 +74,7 @@ def batches(store: ChipStore, part: Any, _: Path, __: Path) -> None:
     statistics = Statistics(np.full(bands, 2000, np.float32), np.full(bands, 500, np.float32))
     data = ChipDataModule(store.path, ALL, statistics, batch_size=BATCH).train_dataloader()
     for i in range(0, len(part), BATCH):
-        data.dataset[part[i : i + BATCH]]
+        data.dataset[Draw(part[i : i + BATCH])]
 
 
 def reads(store: ChipStore, part: Any, _: Path, __: Path) -> None:

@@ -1,6 +1,6 @@
 """Random changes to training samples: a whole batch at once, and what belongs together is changed together.
 
-All chance comes from torch's own generator, to which training gives a seed each epoch.
+All chance comes from a generator that is given, one for each batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DROP = 0.2  # drop: the chance of a date to be left out
 _NOISE = 0.05  # noise: its deviation, in standard deviations of a band
 
 
-def augmented(batch: Batch, names: Sequence[str]) -> Batch:
+def augmented(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
     """Return a batch with random changes.
 
     Parameters
@@ -37,23 +37,25 @@ def augmented(batch: Batch, names: Sequence[str]) -> Batch:
     names : sequence of str
         Which ones: ``flip``, ``rotate``, ``scale``, ``radiometric``, ``shift``, ``drop``, ``noise``. On single pixels, flip,
         rotate and scale do nothing.
+    generator : torch.Generator
+        Where all chance comes from: the same seed makes the same changes.
     """
     side = batch["cube"].shape[-1]
     if side > 1 and {"flip", "rotate"} & set(names):
-        batch = _turned(batch, flip="flip" in names, rotate="rotate" in names)
+        batch = _turned(batch, generator, flip="flip" in names, rotate="rotate" in names)
     if side > 1 and "scale" in names:
-        batch = _scaled(batch)
+        batch = _scaled(batch, generator)
     for name, change in _OF_VALUES.items():
         if name in names:
-            batch = change(batch)
+            batch = change(batch, generator)
     return batch
 
 
-def _turned(batch: Batch, *, flip: bool, rotate: bool) -> Batch:
+def _turned(batch: Batch, generator: torch.Generator, *, flip: bool, rotate: bool) -> Batch:
     """Turn by quarters and mirror each chip by chance."""
     n = len(batch["cube"])
-    turns = torch.randint(4, (n,)) if rotate else torch.zeros(n, dtype=torch.long)
-    mirror = torch.rand(n) < 0.5 if flip else torch.zeros(n, dtype=torch.bool)
+    turns = torch.randint(4, (n,), generator=generator) if rotate else torch.zeros(n, dtype=torch.long)
+    mirror = torch.rand(n, generator=generator) < 0.5 if flip else torch.zeros(n, dtype=torch.bool)
     made = dict(batch)
     for name in _spatial(batch):
         plain = batch[name].numpy()
@@ -66,7 +68,7 @@ def _turned(batch: Batch, *, flip: bool, rotate: bool) -> Batch:
     return made
 
 
-def _scaled(batch: Batch) -> Batch:
+def _scaled(batch: Batch, generator: torch.Generator) -> Batch:
     """Show each chip larger or smaller about its centre: as often the one as the other.
 
     A pixel takes its label and its validity from the nearest pixel of the chip, and its values from the four around it,
@@ -75,7 +77,7 @@ def _scaled(batch: Batch) -> Batch:
     """
     cube, valid = batch["cube"], batch["valid"]
     n, side = len(cube), cube.shape[-1]
-    factor = _ZOOM ** (2 * torch.rand(n) - 1)
+    factor = _ZOOM ** (2 * torch.rand(n, generator=generator) - 1)
     centre = (side - 1) / 2
     source = centre + (torch.arange(side) - centre) / factor[:, None]  # (B, S): where a row, or a column, comes from
     nearest = (source + 0.5).floor().long()
@@ -101,29 +103,32 @@ def _scaled(batch: Batch) -> Batch:
     return made
 
 
-def _radiometric(batch: Batch) -> Batch:
+def _radiometric(batch: Batch, generator: torch.Generator) -> Batch:
     """Give each band of a sample a gain and an offset of its own, the same at all dates."""
     n, _, bands = batch["cube"].shape[:3]
-    gain = 1 + _GAIN * torch.randn(n, 1, bands, 1, 1)
-    return batch | {"cube": _seen(batch["cube"] * gain + _OFFSET * torch.randn(n, 1, bands, 1, 1), batch["valid"])}
+    gain = 1 + _GAIN * torch.randn(n, 1, bands, 1, 1, generator=generator)
+    offset = _OFFSET * torch.randn(n, 1, bands, 1, 1, generator=generator)
+    return batch | {"cube": _seen(batch["cube"] * gain + offset, batch["valid"])}
 
 
-def _noisy(batch: Batch) -> Batch:
+def _noisy(batch: Batch, generator: torch.Generator) -> Batch:
     """Add normal noise to each value by itself."""
-    return batch | {"cube": _seen(batch["cube"] + _NOISE * torch.randn_like(batch["cube"]), batch["valid"])}
+    noise = _NOISE * torch.randn(batch["cube"].shape, generator=generator)
+    return batch | {"cube": _seen(batch["cube"] + noise, batch["valid"])}
 
 
-def _shifted(batch: Batch) -> Batch:
+def _shifted(batch: Batch, generator: torch.Generator) -> Batch:
     """Move all dates of a sample by the same number of whole days: an early season, or a late one."""
-    return batch | {"time": batch["time"] + torch.randint(-_DAYS, _DAYS + 1, (len(batch["time"]), 1))}
+    days = torch.randint(-_DAYS, _DAYS + 1, (len(batch["time"]), 1), generator=generator)
+    return batch | {"time": batch["time"] + days}
 
 
-def _dropped(batch: Batch) -> Batch:
+def _dropped(batch: Batch, generator: torch.Generator) -> Batch:
     """Leave dates of a sample out by chance; one of those with data stays. Where no date is left, no label is either."""
     valid = batch["valid"]
     present = valid.flatten(2).any(2)  # (B, T)
     # Of all dates with data, the one with the highest draw stays whatever comes.
-    draw = torch.rand(present.shape).masked_fill(~present, -1.0)
+    draw = torch.rand(present.shape, generator=generator).masked_fill(~present, -1.0)
     kept = (draw >= _DROP) | (draw == draw.amax(1, keepdim=True))
     made = batch | {"valid": valid & kept[:, :, None, None]}
     made["cube"] = _seen(batch["cube"], made["valid"])
@@ -134,7 +139,7 @@ def _dropped(batch: Batch) -> Batch:
     return made
 
 
-_OF_VALUES: dict[str, Callable[[Batch], Batch]] = {
+_OF_VALUES: dict[str, Callable[[Batch, torch.Generator], Batch]] = {
     "radiometric": _radiometric,
     "noise": _noisy,
     "shift": _shifted,

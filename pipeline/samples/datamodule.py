@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class ChipDataModule(L.LightningDataModule):
     sampling : str
         ``natural``, or ``balanced``: chips with rare classes are drawn more often.
     seed : int
-        Seed of the order. Augmentation draws from torch's own generator, to which training gives a seed each epoch.
+        Seed of the order and of augmentation: a batch depends on seed, epoch and its number, and on nothing else.
     numeric : bool
         Whether batches also hold ``numbers`` (B, S, S) float32, which labels state; NaN where there is none.
     unlabelled : Path, optional
@@ -107,13 +108,33 @@ class ChipDataModule(L.LightningDataModule):
         """Return batches of the validation fold."""
         chips = self.store.indices(self.round_, VAL)
         size = self.batch_size * _VALIDATION
-        order = [list(range(i, min(i + size, len(chips)))) for i in range(0, len(chips), size)]
+        order = [Draw(list(range(i, min(i + size, len(chips))))) for i in range(0, len(chips), size)]
         data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.numeric)
         return DataLoader(data, sampler=order, batch_size=None)
 
 
-class _Order(Sampler[list[int]]):
-    """Lists of samples, a new order each epoch; an epoch's order depends on seed and epoch only, so it can be resumed."""
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A batch to be made: what it holds and all its chance, so that it is the same whoever makes it, and when.
+
+    Attributes
+    ----------
+    places : list of int
+        Its samples, by their places in the fold.
+    seed : int
+        What its random changes are drawn from.
+    """
+
+    places: list[int]
+    seed: int = 0
+
+    def generator(self) -> torch.Generator:
+        """Return where its chance comes from."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class _Order(Sampler[Draw]):
+    """Batches to be made, a new order each epoch; they depend on seed and epoch only, so an epoch can be resumed."""
 
     def __init__(self, n: int, size: int, seed: int, weights: Array | None) -> None:
         self.n, self.size, self.seed, self.weights = n, size, seed, weights
@@ -126,11 +147,15 @@ class _Order(Sampler[list[int]]):
     def __len__(self) -> int:
         return -(-self.n // self.size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
+    def __iter__(self) -> Iterator[Draw]:
+        chance = np.random.SeedSequence((self.seed, self.epoch))
+        rng = np.random.default_rng(chance)
         order = rng.permutation(self.n) if self.weights is None else rng.choice(self.n, self.n, p=self.weights)
         # Batches of even size: a last one of a single chip would upset batch normalisation.
-        return iter([piece.tolist() for piece in np.array_split(order, len(self))])
+        pieces = np.array_split(order, len(self))
+        seeds = chance.spawn(len(pieces))
+        for piece, own in zip(pieces, seeds, strict=True):
+            yield Draw(piece.tolist(), int(own.generate_state(1, np.uint64)[0]))
 
 
 class _Chips(Dataset[dict[str, Tensor]]):
@@ -160,7 +185,11 @@ class _Chips(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.chips)
 
-    def __getitem__(self, places: Any) -> dict[str, Tensor]:
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        return self.batch(draw.places, draw.generator())
+
+    def batch(self, places: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return some samples, by their places in the fold, changed at random."""
         if self.held is not None:
             values, truth = self.held[0][places], self.held[1][places]
         else:
@@ -177,7 +206,7 @@ class _Chips(Dataset[dict[str, Tensor]]):
         if self.numeric:
             stated = self.store.read_numbers(self.chips[places]) if self.numbers is None else self.numbers[places]
             batch["numbers"] = torch.from_numpy(stated)
-        return augmented(batch, self.augment)
+        return augmented(batch, self.augment, generator)
 
 
 class _Beside(Dataset[dict[str, Any]]):
@@ -189,10 +218,10 @@ class _Beside(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.labelled)
 
-    def __getitem__(self, places: Any) -> dict[str, Any]:
-        # From torch's generator, as augmentation: an epoch that is resumed draws the same.
-        drawn = torch.randint(len(self.unlabelled), (max(len(places), _LAND),)).numpy()
-        return self.labelled[places] | {"unlabelled": self.unlabelled[drawn]}
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        chance = draw.generator()
+        beside = torch.randint(len(self.unlabelled), (max(len(draw.places), _LAND),), generator=chance).numpy()
+        return self.labelled.batch(draw.places, chance) | {"unlabelled": self.unlabelled.batch(beside, chance)}
 
 
 def _balanced(counts: Array) -> Array:
