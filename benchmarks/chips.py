@@ -26,10 +26,9 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import torch
-from common import make_raster
+from common import make_labels, make_raster
 from rasterio.features import rasterize
 from rasterio.windows import Window
-from shapely.geometry import box
 
 from pipeline.cluster import dask_client
 from pipeline.imagery.open import open_cube
@@ -43,18 +42,6 @@ from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, La
 
 SIZE = 256
 BATCH = 16
-
-
-def make_labels(path: Path, raster: Path, features: int) -> Path:
-    """Write squares of 8 classes, scattered over the raster."""
-    with rasterio.open(raster) as dataset:
-        left, bottom, right, top = dataset.bounds
-    rng = np.random.default_rng(0)
-    side = rng.uniform(50, 400, features)
-    x, y = rng.uniform(left, right - side), rng.uniform(bottom, top - side)
-    shapes = [box(a, b, a + s, b + s) for a, b, s in zip(x, y, side, strict=True)]
-    gpd.GeoDataFrame({"class": rng.integers(1, 9, features)}, geometry=shapes, crs="EPSG:32633").to_file(path)
-    return path
 
 
 def cut(folder: Path, raster: Path, labels: Path) -> ChipStore:

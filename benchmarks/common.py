@@ -7,9 +7,11 @@ import json
 import os
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import rasterio
 from affine import Affine
+from shapely.geometry import box
 
 from models.bundle import Bundle
 from models.network import build
@@ -69,6 +71,18 @@ def make_raster(path: Path, side: int, seed: int = 0) -> Path:
                 height, width = min(512, side - row), min(512, side - column)
                 window = ((row, row + height), (column, column + width))
                 raster.write(np.stack([t[:height, :width] for t in tiles]), window=window)
+    return path
+
+
+def make_labels(path: Path, raster: Path, features: int) -> Path:
+    """Write squares of 8 classes, scattered over the raster."""
+    with rasterio.open(raster) as dataset:
+        left, bottom, right, top = dataset.bounds
+    rng = np.random.default_rng(0)
+    side = rng.uniform(50, 400, features)
+    x, y = rng.uniform(left, right - side), rng.uniform(bottom, top - side)
+    shapes = [box(a, b, a + s, b + s) for a, b, s in zip(x, y, side, strict=True)]
+    gpd.GeoDataFrame({"class": rng.integers(1, 9, features)}, geometry=shapes, crs="EPSG:32633").to_file(path)
     return path
 
 

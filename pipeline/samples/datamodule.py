@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.imagery.statistics import Statistics
+from pipeline.samples.ahead import AheadLoader
 from pipeline.samples.augment import augmented
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.folds import TRAIN, VAL
@@ -94,7 +95,7 @@ class ChipDataModule(L.LightningDataModule):
         if self._train is None:
             self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.numeric)
         if self.unlabelled is None:
-            return DataLoader(self._train, sampler=order, batch_size=None)
+            return AheadLoader(self._train, sampler=order, batch_size=None)
         if self._land is None and self.unlabelled == self.store.path:
             self._land = self._train
         elif self._land is None:
@@ -102,7 +103,7 @@ class ChipDataModule(L.LightningDataModule):
             # Their folds are those of no label.
             land = other.indices(ALL, TRAIN)
             self._land = _Chips(other, ALL, TRAIN, land, self.statistics, self.augment, False)
-        return DataLoader(_Beside(self._train, self._land), sampler=order, batch_size=None)
+        return AheadLoader(_Beside(self._train, self._land), sampler=order, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the validation fold."""
@@ -110,7 +111,7 @@ class ChipDataModule(L.LightningDataModule):
         size = self.batch_size * _VALIDATION
         order = [Draw(list(range(i, min(i + size, len(chips))))) for i in range(0, len(chips), size)]
         data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.numeric)
-        return DataLoader(data, sampler=order, batch_size=None)
+        return AheadLoader(data, sampler=order, batch_size=None)
 
 
 @dataclass(frozen=True, slots=True)
