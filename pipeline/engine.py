@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _AHEAD = 2
 # How often the number of threads is asked for.
 _SECONDS = 5.0
+# Items that take no time, such as blocks without data, are given to a task together: so many at most, and it gives back
+# what it has not begun after so many seconds. So a worker that dies takes no more with it than before.
+_TOGETHER = 64
+_WHILE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +87,15 @@ def run_tasks(
 ) -> list[Failure]:
     """Apply ``function`` to every item on the client's workers.
 
-    Only a few tasks per thread are submitted ahead, so a million items cost no more memory than ten. Results reach
-    ``on_result(item, result)`` in this thread, in the order in which they are done. A worker that dies takes only its
-    tasks with it, which others do. What was there each time that workers died is done at the end, one at a time: so what
-    kills them is named, and nothing else is.
+    Only a few tasks per thread are submitted ahead, so a million items cost no more memory than ten; a task holds one item,
+    or several that take no time. Results reach ``on_result(item, result)`` in this thread, in the order in which they are
+    done. A worker that dies takes only its tasks with it, which others do. What was there each time that workers died is
+    done at the end, one at a time: so what kills them is named, and nothing else is.
 
     Returns
     -------
     list of Failure
-        The items that failed ``retries + 1`` times, or killed every worker that took them.
+        The items that failed ``retries + 1`` times by themselves, or killed every worker that took them.
 
     Raises
     ------
@@ -101,14 +106,16 @@ def run_tasks(
     """
     work = _Work(function, client, retries, fatal)
     suspects: list[Any] = []
-    failures = work.each(items, on_result, lambda: _AHEAD * width(client), lambda item, _: suspects.append(item))
+    failures = work.each(
+        items, on_result, lambda: _AHEAD * width(client), lambda item, _: suspects.append(item), _TOGETHER
+    )
 
     def guilty(item: Any, error: KilledWorker) -> None:
         died = error.allowed_failures + 1
         text = f"{died} workers died, one after the other, with nothing else to do: out of memory, or a library that crashed"
         failures.append(Failure(item=item, error=text))
 
-    failures += work.each(suspects, on_result, lambda: 1, guilty)
+    failures += work.each(suspects, on_result, lambda: 1, guilty, together=1)
     return failures
 
 
@@ -134,7 +141,7 @@ class _Work:
                 f"the workers cannot load the work: {type(error).__name__}: {error}; scheduler and workers need the same "
                 "landweave, and the same Python packages, as this process"
             ) from error
-        self.numbers = itertools.count()
+        self.numbers = count()
 
     def each(
         self,
@@ -142,22 +149,32 @@ class _Work:
         on_result: Callable[[Any, Any], None],
         ahead: Callable[[], int],
         on_killed: Callable[[Any, KilledWorker], None],
+        together: int,
     ) -> list[Failure]:
-        """Do all items, so many submitted at a time; return what failed."""
+        """Do all items, so many tasks submitted at a time, of so many items at most; return what failed."""
         from distributed import KilledWorker, as_completed
 
         queue = iter(items)
+        alone: deque[Any] = deque()
         failures: list[Failure] = []
-        waiting: dict[Any, Any] = {}
+        waiting: dict[Any, list[Any]] = {}
+        size = 1
 
         def submit(number: int) -> list[Any]:
-            some = list(itertools.islice(queue, number))
-            if not some:
-                return []
-            keys = [f"{self.name}-{next(self.numbers)}" for _ in some]
-            futures = self.client.map(_call, some, work=self.shared, key=keys, retries=self.retries, pure=False)
-            waiting.update(zip(futures, some, strict=True))
-            return list(futures)
+            groups = [[alone.popleft()] for _ in range(min(number, len(alone)))]
+            groups += [g for _ in range(number - len(groups)) if (g := list(islice(queue, size)))]
+            made = []
+            # One that fails in company is tried again by itself.
+            for some, retries in (
+                ([g for g in groups if len(g) == 1], self.retries),
+                ([g for g in groups if len(g) > 1], 0),
+            ):
+                if some:
+                    keys = [f"{self.name}-{next(self.numbers)}" for _ in some]
+                    futures = self.client.map(_call, some, work=self.shared, key=keys, retries=retries, pure=False)
+                    waiting.update(zip(futures, some, strict=True))
+                    made += futures
+            return made
 
         try:
             with self.reachable():
@@ -168,15 +185,22 @@ class _Work:
                     done = pool.next_batch()
                     outcomes = self.outcomes(done)
                 for future, (error, result) in zip(done, outcomes, strict=True):
-                    item = waiting.pop(future)
+                    group = waiting.pop(future)
                     if isinstance(error, self.fatal):
                         raise error
-                    if error is None:
-                        on_result(item, result)
-                    elif isinstance(error, KilledWorker):
-                        on_killed(item, error)
+                    if isinstance(error, KilledWorker):
+                        for item in group:
+                            on_killed(item, error)
+                    elif error is not None and len(group) == 1:
+                        failures.append(Failure(item=group[0], error=f"{type(error).__name__}: {error}"))
+                    elif error is not None:
+                        alone.extend(group)
                     else:
-                        failures.append(Failure(item=item, error=f"{type(error).__name__}: {error}"))
+                        results, seconds = result
+                        for item, own in zip(group, results, strict=False):
+                            on_result(item, own)
+                        alone.extend(group[len(results) :])
+                        size = _next_size(len(group), len(results), seconds, together)
                 # A worker keeps a result for as long as its future is known here.
                 del done, future
                 with self.reachable():
@@ -220,5 +244,20 @@ def _itself(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return function
 
 
-def _call(item: Any, *, work: Callable[[Any], Any]) -> Any:
-    return work(item)
+def _call(items: list[Any], *, work: Callable[[Any], Any]) -> tuple[list[Any], float]:
+    """Return the results of items, and the seconds they took; of several, of those before the first that fails."""
+    start = time.monotonic()
+    results = [work(items[0])] if len(items) == 1 else []
+    while len(results) < len(items) and time.monotonic() - start < _WHILE:
+        try:
+            results.append(work(items[len(results)]))
+        except Exception:  # noqa: BLE001 - it is tried again by itself, and said then
+            break
+    return results, time.monotonic() - start
+
+
+def _next_size(given: int, done: int, seconds: float, most: int) -> int:
+    """Return how many items a task is to hold, by what the last one took: as many as are done in a while."""
+    if done < given:
+        return max(1, done)
+    return min(2 * given, most) if 2 * seconds < _WHILE else given

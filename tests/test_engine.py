@@ -4,11 +4,13 @@ import io
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
 
+from pipeline import engine
 from pipeline.cluster import dask_client, gpus
 from pipeline.engine import Failure, cores, memory_budget, run_tasks, width
 from pipeline.errors import JobError, RunError
@@ -76,7 +78,7 @@ def test_submission_is_bounded() -> None:
 
     def items():
         nonlocal drawn, most
-        for i in range(200):
+        for i in range(3000):
             with lock:
                 drawn += 1
                 most = max(most, drawn - done)
@@ -89,8 +91,8 @@ def test_submission_is_bounded() -> None:
 
     with dask_client(ComputeSettings(threads=2)) as client:
         run_tasks(square, items(), client=client, on_result=count)
-    assert (drawn, done) == (200, 200)
-    assert most <= 2 * 2 + 1
+    assert (drawn, done) == (3000, 3000)
+    assert most <= (2 * 2 + 1) * engine._TOGETHER
 
 
 def test_what_fails_is_named_and_the_rest_is_done() -> None:
@@ -109,6 +111,40 @@ def test_what_fails_is_named_and_the_rest_is_done() -> None:
     assert failures == [Failure(item=3, error="ValueError: three")]
     assert sorted(seen) == [0, 1, 2, 4, 5]
     assert not written.getvalue()
+
+
+def test_what_fails_among_many_that_take_no_time_is_named_and_the_rest_is_done_once() -> None:
+    seen: list[int] = []
+    tried: list[int] = []
+
+    def some_fail(i: int) -> int:
+        tried.append(i)
+        if i % 100 == 77:
+            raise ValueError(f"no {i}")
+        return i
+
+    with dask_client(ComputeSettings(threads=2)) as client:
+        failures = run_tasks(some_fail, range(500), client=client, on_result=lambda i, _: seen.append(i), retries=1)
+    assert [f.error for f in sorted(failures, key=lambda f: f.item)] == [
+        f"ValueError: no {77 + 100 * i}" for i in range(5)
+    ]
+    assert sorted(seen) == [i for i in range(500) if i % 100 != 77]
+    # Each was done by the task that was given it; one that failed was tried in company, and twice by itself.
+    assert len(tried) <= len(seen) + 3 * len(failures)
+
+
+def test_items_that_take_time_are_given_out_one_by_one() -> None:
+    held: list[int] = []
+
+    def slow(i: int) -> int:
+        time.sleep(0.06 if i >= 100 else 0)
+        return threading.get_ident()
+
+    with dask_client(ComputeSettings(threads=2)) as client:
+        run_tasks(slow, range(130), client=client, on_result=lambda _, by: held.append(by))
+    # What was taken together while it took no time is shared again once it does.
+    last = held[-20:]
+    assert min(last.count(one) for one in set(held)) >= 5
 
 
 def test_a_task_is_tried_again(tmp_path: Path) -> None:

@@ -152,18 +152,19 @@ def _cut(
     # Patches overlap: those of one block of land may take far more room than it does, so a task cuts some of them.
     most = max(1, (_LAND // cutter.size) ** 2)
     items = [
-        (start + i, land, s.origins[i : i + most], arrays if cutter.size > 1 else None)
+        (start + i, land, s.origins[i : i + most])
         for start, land, s in zip(starts, lands, surveys, strict=False)
         for i in range(0, len(s.origins), most)
     ]
     steps.total = steps.done + len(items)
-    _run(_cut_one, cutter, items, pieces.__setitem__, client, steps)
+    work = functools.partial(_cut_one, arrays if cutter.size > 1 else None)
+    _run(work, cutter, items, pieces.__setitem__, client, steps)
     order = sorted(pieces)
     for name in list(pieces[order[0]]) if order else ():
         arrays[name][:] = np.concatenate([pieces[start].pop(name) for start in order])
 
 
-def _cut_one(cutter: Cutter, start: int, land: Land, origins: Array, arrays: dict[str, Any] | None) -> dict[str, Array]:
+def _cut_one(arrays: dict[str, Any] | None, cutter: Cutter, start: int, land: Land, origins: Array) -> dict[str, Array]:
     made = cutter.cut(land, origins)
     if arrays is not None:
         for name in ("values", "truth", "numbers"):
