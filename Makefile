@@ -33,13 +33,7 @@ docs: $(READY)  ## the reference of the job file, from the fields themselves
 	$(BIN)/python -m workflows.jobtext docs/job.md
 
 bench: $(READY)  ## speed and memory, as ratios taken in one run
-	$(BIN)/python benchmarks/blocks.py
-	$(BIN)/python benchmarks/chips.py
-	$(BIN)/python benchmarks/predict.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/series.py
-	$(BIN)/python benchmarks/networks.py
-	$(BIN)/python benchmarks/saliency.py
+	$(BIN)/python benchmarks/table.py
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

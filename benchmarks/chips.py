@@ -6,6 +6,9 @@ What is compared, on the same chips in one run:
 - batches: the data module as training uses it: read, normalised, packed into tensors
 - reads: the bare reads of the store
 - rasterising: a window of the raster and all features rasterised for every chip, as samplers do that keep no store
+
+Then a larger raster is cut by one process and by several, which start before the time is taken and load Python's packages
+within it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +30,7 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import torch
-from common import make_labels, make_raster
+from common import make_labels, make_raster, report
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
@@ -44,15 +48,18 @@ SIZE = 256
 BATCH = 16
 
 
-def cut(folder: Path, raster: Path, labels: Path) -> ChipStore:
-    """Cut the store."""
+def cut(path: Path, raster: Path, labels: Path, workers: int = 1) -> tuple[ChipStore, float]:
+    """Cut the store on so many processes, of one thread each; return it, and the seconds it took once they were there."""
     cube, _ = open_cube([ImagerySettings(path=str(raster))], None, None)
     found = open_labels(LabelSettings(path=str(labels), field="class"), None, cube.geobox)
     folds = make_folds(found, FoldSettings(method="blocks", k=0), 0)
-    with dask_client(ComputeSettings()) as client:
-        return cut_chips(
-            [cube], found, folds, size=SIZE, path=folder / "chips.zarr", key="", max_per_class=1, seed=0, client=client
+    with dask_client(ComputeSettings(workers=workers, threads=1)) as client:
+        client.wait_for_workers(workers)
+        start = time.perf_counter()
+        store = cut_chips(
+            [cube], found, folds, size=SIZE, path=path, key="", max_per_class=1, seed=0, client=client
         )  # fmt: skip
+        return store, time.perf_counter() - start
 
 
 def batches(store: ChipStore, part: Any, _: Path, __: Path) -> None:
@@ -124,23 +131,41 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4096, help="side of the raster in pixels")
     parser.add_argument("--features", type=int, default=4000)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--large", type=int, default=8192, help="side of the raster that is cut by one process and by several"
+    )
+    parser.add_argument("--turns", type=int, default=3, help="times it is cut by each")
     parser.add_argument("--repeat", type=int, default=4, help="times each chip is read")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         raster = make_raster(folder / "scene.tif", options.side)
         labels = make_labels(folder / "labels.gpkg", raster, options.features)
-        start = time.perf_counter()
-        store = cut(folder, raster, labels)
+        store, seconds = cut(folder / "chips.zarr", raster, labels)
         n = len(store.indices(ALL, TRAIN))
-        print(f"{n} chips of {SIZE} x {SIZE} x 4 cut in {time.perf_counter() - start:.1f} s")
+        print(f"{n} chips of {SIZE} x {SIZE} x 4 cut in {seconds:.1f} s")
         rng = np.random.default_rng(0)
         chips = np.concatenate([rng.permutation(n) for _ in range(options.repeat)])
         base = rate("rasterising", store, chips[:n], options.processes, raster, labels)
         print(f"rasterising {base:7.0f} chips/s")
         for name in ("reads", "batches"):
             found = rate(name, store, chips, options.processes, raster, labels)
-            print(f"{name:<11} {found:7.0f} chips/s, {found / base:.1f} times rasterising per chip")
+            print(f"{name:<11} {found:7.0f} chips/s")
+            report(f"chips per second, {name} of the store, to rasterising for each chip", found / base)
+        shutil.rmtree(store.path)
+        large = make_raster(folder / "large.tif", options.large)
+        labels = make_labels(folder / "large.gpkg", large, (options.large // 64) ** 2)
+        ratios = []
+        for turn in range(options.turns):
+            # The stores of a turn lie beside each other: removing thousands of files is no part of cutting.
+            one, many = (cut(folder / f"{turn}-{n}.zarr", large, labels, n)[1] for n in (1, options.processes))
+            print(
+                f"a raster of {options.large} px cut by one process in {one:.1f} s, by {options.processes} in {many:.1f} s"
+            )
+            ratios.append(one / many)
+            for path in folder.glob(f"{turn}-*.zarr"):
+                shutil.rmtree(path)
+        report(f"cutting chips, {options.processes} processes to one, best of {options.turns}", max(ratios), least=1.6)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ FIGURES = "LANDWEAVE_FIGURES"
 """Environment variable that names the file to which figures are added, a line of JSON each."""
 
 
+def shown(value: float, unit: str) -> str:
+    """Return a figure as it is shown."""
+    return f"{value:.1%}" if unit == "%" else f"{value:.3g} {unit}".rstrip()
+
+
 def report(figure: str, value: float, *, unit: str = "", least: float | None = None, most: float | None = None) -> None:
     """Print a figure for the table of docs/performance.md, and add it to the file of figures where one is asked for.
 
@@ -42,8 +47,7 @@ def report(figure: str, value: float, *, unit: str = "", least: float | None = N
         What was asked for, in the unit of the value.
     """
     line = {"figure": figure, "value": float(value), "unit": unit, "least": least, "most": most}
-    shown = f"{value:.1%}" if unit == "%" else f"{value:.3g} {unit}".rstrip()
-    print(f"=> {figure}: {shown}", flush=True)
+    print(f"=> {figure}: {shown(value, unit)}", flush=True)
     file = os.environ.get(FIGURES)
     if file:
         with Path(file).open("a", encoding="utf-8") as stream:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from common import make_bundle, make_raster, make_series, request
+from common import make_bundle, make_raster, make_series, report, request
 
 from models.settings import Method, SaliencySettings
 from workflows.console import Console
@@ -80,18 +80,20 @@ def main() -> None:
             # A narrow network: memory per block is what it is, and the large raster takes minutes, not an hour.
             make_bundle(folder / f"model-{raster.stem}", "unet", {"width": 8, "depth": 2})
             peaks.append(peak(folder, raster))
-        print(f"ratio of peaks, large to small: {peaks[1][0] / peaks[0][0]:.3f}")
+        figure = f"peak memory of predict, a raster of {options.large} px to one of {options.small} px"
+        report(figure, peaks[1][0] / peaks[0][0], most=1.25)
         peaks = []
         for dates in (options.few, options.many):
             raster = make_series(folder / f"{dates}-dates.tif", options.season, dates)
             make_bundle(folder / f"model-{raster.stem}", "rnn", {"hidden": 4, "direction": "forward"}, dates=dates)
             peaks.append(peak(folder, raster))
-        print(f"ratio of what is beyond the plan, many dates to few: {peaks[1][1] / peaks[0][1]:.3f}")
+        figure = f"memory beyond the plan of the blocks, {options.many} dates to {options.few}"
+        report(figure, peaks[1][1] / peaks[0][1])
         raster = make_raster(folder / "explained.tif", options.explained)
         make_bundle(folder / f"model-{raster.stem}", "unet", {"width": 8, "depth": 2})
         plain = peak(folder, raster, keep=True)[0]
         worst = max(peak(folder, raster, method, keep=True)[0] for method in get_args(Method))
-        print(f"ratio of peaks, the most that a method takes to the map alone: {worst / plain:.3f}")
+        report("peak memory, the most that a method of saliency takes to the map alone", worst / plain)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from common import report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -125,6 +126,9 @@ def main() -> None:
             "" if network.centred else f"{3 * trained * flop / most:.2f}",
         )  # fmt: skip
         print(f"{name:12}" + "".join(f"{figure:>13}" for figure in figures))
+        report(
+            f"{name}: predicting on one thread, share of the peak of a convolution", max(predicted, whole) * flop / most
+        )
         if network.centred:
             flop_ratio, time_ratio = patches(network.eval(), options.seconds)
             print(

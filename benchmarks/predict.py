@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
-from common import make_bundle, make_raster, request
+from common import make_bundle, make_raster, report, request
 
 from models.inference import scores
 from pipeline.engine import cores
@@ -107,7 +107,7 @@ def main() -> None:
         print(f"cost of the halo     {a:.2f}")
         print(f"limit                {quantity(limit)}px/s")
         print(f"predict              {quantity(whole)}px/s")
-        print(f"ratio to the limit   {whole / limit:.2f}")
+        report(f"predict with {options.network}, to the limit of this machine", whole / limit, least=0.85)
 
 
 if __name__ == "__main__":

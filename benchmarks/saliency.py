@@ -16,6 +16,7 @@ from typing import get_args
 
 import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, NoiseTunnel, Occlusion, Saliency
+from common import report
 from torch import Tensor
 
 from models.inference import prepare, scores
@@ -125,6 +126,7 @@ def methods(name: str, dates: int, side: int, repeat: int) -> None:
                 forward = seconds(tile.forward, repeat)
                 into.append(seconds(lambda work=work, method=method: work(method), few) / forward)  # type: ignore[misc]
         ours, other = (statistics.median(r) for r in ratios)
+        report(f"{method} of {name}: time, to Captum's", ours / other)
         print(
             f"{method:22}{passes!s:>44}{ours:10.1f}{other:10.1f}{'own noise' if apart is None else f'{apart:.0e}':>10}",
             flush=True,

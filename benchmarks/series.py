@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
+from common import report
 
 from pipeline.grid import Window
 from pipeline.imagery import handles
@@ -118,7 +119,8 @@ def measure(name: str, entry: dict[str, object], paths: list[str], rounds: int) 
     print(
         f"  against rasterio: {ours / each:.2f} x opening files for each block, {ours / once:.2f} x opening each once"
     )
-    print(f"  as steps of 16 days, linear: {stepped / ours:.2f} x the same without", flush=True)
+    report(f"{name}: time to read blocks, to rasterio opening each file for each block", ours / each)
+    report(f"{name}: time as steps of 16 days, to the same without", stepped / ours)
 
 
 if __name__ == "__main__":

@@ -84,15 +84,17 @@ _READERS: dict[str, Callable[[Path], object]] = {
     ".safetensors": safetensors.torch.load_file,
     ".ckpt": lambda path: torch.load(path, weights_only=True),
 }
-# What is appended to has a checksum a line, and says nothing by its end; a lock and a key are a line.
+# What is appended to has a checksum a line, and says nothing by its end; a lock and a key are a line; a mosaic in work is
+# described anew each time.
 _OTHER = ("manifest.jsonl", "lock", "key")
+_SCRATCH = "mosaic"
 
 
 def partial(output: Path) -> list[str]:
     """Return the files with final names that cannot be read to their end, and why; names that begin with a dot are not final."""
     wrong = []
     for folder, folders, files in os.walk(output):
-        folders[:] = [f for f in folders if not f.startswith(".") or f == ".landweave"]
+        folders[:] = [f for f in folders if f != _SCRATCH and (not f.startswith(".") or f == ".landweave")]
         if "chips.zarr" in folders:
             folders.remove("chips.zarr")
         for path in (Path(folder) / name for name in files if not name.startswith(".")):
@@ -114,7 +116,7 @@ def other(output: Path, reference: Path) -> list[str]:
     for path in (p for pattern in exact for p in output.glob(pattern)):
         if _undated(path) != _undated(reference / path.relative_to(output)):
             wrong.append(f"{path.relative_to(output)} is another one")
-    for path in output.glob(".landweave/*parts/**/[0-9]*.tif"):
+    for path in output.glob(".landweave/*parts/*/[0-9]*.tif"):
         with rasterio.open(path) as part, rasterio.open(reference / "maps" / f"{path.parent.name}.tif") as whole:
             held, there = part.read(), whole.read(window=from_bounds(*part.bounds, whole.transform))
             if not np.array_equal(held, there, equal_nan=held.dtype.kind == "f"):

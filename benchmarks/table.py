@@ -1,0 +1,126 @@
+"""Run the benchmarks and write the table of docs/performance.md: the machine, what was measured, and what was asked for.
+
+    python benchmarks/table.py [--quick] [NAME ...]
+
+With names only those are run, and their part of the table is printed, not written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import rasterio
+import torch
+from common import FIGURES, shown
+
+from pipeline.engine import cores
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+_NO_BENCHMARKS = ("common", "table")
+_PACKAGES = ("landweave", "torch", "lightning", "numpy", "rasterio", "distributed", "zarr")
+# What makes a benchmark short: minutes for all of them on two cores.
+QUICK = {
+    "blocks": "--blocks 20000 --some 4000",
+    "chips": "--side 2048 --features 1000 --large 6144 --turns 2 --repeat 1",
+    "feeding": "--side 1536 --samples 8000 --epochs 1",
+    "predict": "--side 2048",
+    "memory": "--small 2048 --large 6144 --season 1024 --explained 1024",
+    "series": "--dates 137",
+    "networks": "unet cnn lstm --seconds 0.5",
+    "saliency": "--side 64 --pixels 12 --block 96 --repeat 2",
+}
+
+
+def machine() -> str:
+    """Return a line about this machine."""
+    processor = platform.processor() or platform.machine()
+    about = Path("/proc/cpuinfo")
+    if about.is_file():
+        models = [
+            line.partition(":")[2].strip() for line in about.read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = models[0] if models else processor
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return (
+        f"{cores()} cores ({processor}), {psutil.virtual_memory().total / 2**30:.0f} GiB of memory, "
+        f"{', '.join(gpus) or 'no GPU'}; {platform.system()}"
+    )
+
+
+def versions() -> str:
+    """Return a line about what was measured with."""
+    found = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    return ", ".join([f"Python {platform.python_version()}", *found, f"GDAL {rasterio.__gdal_version__}"])
+
+
+def figures(name: str, arguments: list[str]) -> tuple[list[dict[str, Any]], bool]:
+    """Run a benchmark; return its figures, and whether it came to its end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "figures.jsonl"
+        paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {FIGURES: str(file), "PYTHONPATH": paths}
+        done = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *arguments], env=environment, check=False)
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [json.loads(line) for line in lines], done.returncode == 0
+
+
+def row(command: str, figure: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    value, unit, least, most = (figure[k] for k in ("value", "unit", "least", "most"))
+    asked, met = "", ""
+    if least is not None:
+        asked, met = f"at least {shown(least, unit)}", "yes" if value >= least else "no"
+    elif most is not None:
+        asked, met = f"at most {shown(most, unit)}", "yes" if value <= most else "no"
+    return f"| `{command}` | {figure['figure']} | {shown(value, unit)} | {asked} | {met} |"
+
+
+def main() -> None:
+    """Run, collect and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in _NO_BENCHMARKS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="small sizes: minutes on two cores, and coarser figures")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(every):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(every)}")
+    rows, broken = [], []
+    for name in options.names or every:
+        arguments = QUICK.get(name, "") if options.quick else ""
+        command = f"{name}.py {arguments}".rstrip()
+        print(f"## {command}", flush=True)
+        found, whole = figures(name, arguments.split())
+        rows += [row(command, figure) for figure in found]
+        broken += [] if whole else [command]
+    lines = [
+        f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {machine()}.",
+        f"With {versions()}.",
+        "",
+        "| benchmark | figure | measured | asked for | met |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    print("\n".join(lines))
+    if broken:
+        raise SystemExit(f"did not come to their end, so that nothing is written: {'; '.join(broken)}")
+    if not options.names:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        PAGE.write_text(before + "\n".join([BEGIN, "", *lines, "", END]) + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
