@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from places import MadeUpCube, frame, grid, opened, scattered, square
 
 from pipeline.cluster import dask_client
+from pipeline.errors import ReadError
 from pipeline.grid import Window
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
@@ -110,6 +112,23 @@ def test_a_batch_is_the_same_whatever_was_made_before(stores: dict[int, ChipStor
         again = loader.dataset[draws[i]]
         assert torch.equal(again["cube"], batches[i]["cube"])
         assert torch.equal(again["unlabelled"]["cube"], batches[i]["unlabelled"]["cube"])
+
+
+def test_a_damaged_chip_ends_the_epoch_with_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.samples.datamodule._HELD", 0)
+    store = store_of(tmp_path, 16)
+    chip = store.indices(0, TRAIN)[3]
+    (store.path / f"values/c/{chip}/0/0/0/0").write_bytes(b"half")
+    with pytest.raises(ReadError, match=r"a chip is damaged, 4 of \d+ bytes are there"):
+        list(drawn(module(store)))
+
+
+def test_whoever_takes_no_more_batches_leaves_nothing_running(stores: dict[int, ChipStore]) -> None:
+    batches = drawn(module(stores[16], batch_size=1))
+    next(batches)
+    assert [t for t in threading.enumerate() if t.name.startswith("loader")]
+    batches.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
 
 
 def test_batches_are_of_even_size(stores: dict[int, ChipStore]) -> None:
