@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.cluster import dask_client
-from pipeline.engine import run_tasks, width
+from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError, RunError
 from pipeline.grid import Window
 from workflows.console import duration, quantity
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from pipeline.maps.parts import PartRecord, PartStore
     from workflows.console import Console
     from workflows.explanations import Explanation
+    from workflows.plan import Plan
     from workflows.request import MapRequest
 
 
-def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explanation, ...], console: Console) -> None:
-    """Make the blocks that a store does not hold.
+def run_blocks(
+    request: MapRequest, plan: Plan, store: PartStore, explanations: tuple[Explanation, ...], console: Console
+) -> None:
+    """Make the blocks of a plan that a store does not hold.
 
     Raises
     ------
@@ -55,13 +58,14 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
         return
     pixels = empty = 0
     total = _pixels(blocks, done) if wanted is None else sum(blocks[i].inner.pixels for i in wanted - done)
+    if not console.quiet:
+        explainers = [e.explainer for e in explanations]
+        stored = sum(layer.stored for layer in store.layers)
+        console.notes(spoken_costs(plan, request.bundle.network, request.cube, explainers, stored=stored, number=left))
     with (
-        dask_client(request.compute, console.note) as client,
+        dask_client(plan.on(request.compute), console.note) as client,
         console.progress("explaining" if explanations else "mapping", total, "px") as tell,
     ):
-        if not console.quiet:
-            explainers = [e.explainer for e in explanations]
-            console.notes(spoken_costs(request.bundle.network, explainers, blocks, left, width(client)))
         start = time.monotonic()
 
         def keep(index: int, record: PartRecord) -> None:
