@@ -11,6 +11,7 @@ from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError, RunError
 from pipeline.grid import Window
 from workflows.console import duration, quantity
+from workflows.halving import spoken_cuts
 from workflows.maptask import MapTask
 from workflows.outlay import spoken_costs
 
@@ -57,6 +58,7 @@ def run_blocks(
     if not left:
         return
     pixels = empty = 0
+    cuts: dict[int, int] = {}
     total = _pixels(blocks, done) if wanted is None else sum(blocks[i].inner.pixels for i in wanted - done)
     if not console.quiet:
         explainers = [e.explainer for e in explanations]
@@ -73,6 +75,8 @@ def run_blocks(
             store.record(record)
             pixels += blocks[index].inner.pixels
             empty += record.empty
+            if record.cuts:
+                cuts[index] = record.cuts
             tell(pixels, total)
 
         failures = run_tasks(
@@ -83,6 +87,7 @@ def run_blocks(
         f"{left} block{'s' * (left > 1)} of {blocks.size} px in {duration(seconds)} ({quantity(pixels / seconds)}px/s)"
         + (f", {empty} without valid input" if empty else "")
     )
+    console.notes(spoken_cuts(cuts, left))
     if failures:
         console.table(
             "  blocks that failed",

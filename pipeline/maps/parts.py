@@ -48,10 +48,21 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRecord:
-    """What a block left: a part for each layer, or none if it had no valid input."""
+    """What a block left: a part for each layer, or none if it had no valid input.
+
+    Attributes
+    ----------
+    block : int
+        The block.
+    parts : dict of Part
+        By layer.
+    cuts : int
+        How often memory ran out, and it was cut in two to be computed in smaller pieces.
+    """
 
     block: int
     parts: dict[str, Part] = field(default_factory=dict)
+    cuts: int = 0
 
     @property
     def empty(self) -> bool:
@@ -294,7 +305,8 @@ def _read_manifest(path: Path) -> list[dict[str, Any]]:
 
 
 def _record(value: Mapping[str, Any]) -> PartRecord:
-    return PartRecord(block=value["block"], parts={name: Part(**part) for name, part in value["parts"].items()})
+    parts = {name: Part(**part) for name, part in value["parts"].items()}
+    return PartRecord(block=value["block"], parts=parts, cuts=value["cuts"])
 
 
 def _intact(folder: Path, record: PartRecord) -> bool:
