@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from pipeline.cluster import dask_client
-from pipeline.engine import run_tasks, width
+from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError, RunError
 from pipeline.grid import Window
 from workflows.console import duration, quantity
+from workflows.halving import spoken_cuts
 from workflows.maptask import MapTask
 from workflows.outlay import spoken_costs
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from pipeline.maps.parts import PartRecord, PartStore
     from workflows.console import Console
     from workflows.explanations import Explanation
+    from workflows.plan import Plan
     from workflows.request import MapRequest
 
 
-def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explanation, ...], console: Console) -> None:
-    """Make the blocks that a store does not hold.
+def run_blocks(
+    request: MapRequest, plan: Plan, store: PartStore, explanations: tuple[Explanation, ...], console: Console
+) -> None:
+    """Make the blocks of a plan that a store does not hold.
 
     Raises
     ------
@@ -54,14 +58,16 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
     if not left:
         return
     pixels = empty = 0
+    cuts: dict[int, int] = {}
     total = _pixels(blocks, done) if wanted is None else sum(blocks[i].inner.pixels for i in wanted - done)
+    if not console.quiet:
+        explainers = [e.explainer for e in explanations]
+        stored = sum(layer.stored for layer in store.layers)
+        console.notes(spoken_costs(plan, request.bundle.network, request.cube, explainers, stored=stored, number=left))
     with (
-        dask_client(request.compute, console.note) as client,
+        dask_client(plan.on(request.compute), console.note) as client,
         console.progress("explaining" if explanations else "mapping", total, "px") as tell,
     ):
-        if not console.quiet:
-            explainers = [e.explainer for e in explanations]
-            console.notes(spoken_costs(request.bundle.network, explainers, blocks, left, width(client)))
         start = time.monotonic()
 
         def keep(index: int, record: PartRecord) -> None:
@@ -69,6 +75,8 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
             store.record(record)
             pixels += blocks[index].inner.pixels
             empty += record.empty
+            if record.cuts:
+                cuts[index] = record.cuts
             tell(pixels, total)
 
         failures = run_tasks(
@@ -79,6 +87,7 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
         f"{left} block{'s' * (left > 1)} of {blocks.size} px in {duration(seconds)} ({quantity(pixels / seconds)}px/s)"
         + (f", {empty} without valid input" if empty else "")
     )
+    console.notes(spoken_cuts(cuts, left))
     if failures:
         console.table(
             "  blocks that failed",
