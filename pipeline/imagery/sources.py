@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from pipeline.errors import ReadError
 from pipeline.grid import Window
-from pipeline.imagery.handles import GDAL_ERRORS, brief
-from pipeline.imagery.views import view_of
+from pipeline.imagery.handles import unreadable
+from pipeline.imagery.remote import GDAL_ERRORS, patiently
+from pipeline.imagery.views import View, view_of
 
 Array = np.ndarray[Any, Any]
 
@@ -189,18 +189,21 @@ def _fill(
     rows, columns = part.within(window)
     target = out[:, rows, columns]
     region = inside.to_rasterio()
-    types = {dataset.dtypes[i - 1] for i in indexes}
     try:
-        if types <= _DIRECT:
-            stored = dataset.read(list(indexes), window=region, out=target)
-        else:
-            stored = dataset.read(list(indexes), window=region, out_dtype=types.pop() if len(types) == 1 else "float64")
-            with np.errstate(over="ignore", invalid="ignore"):
-                target[:] = stored
-        valid[:, rows, columns] = view.validity.of(dataset, region, stored, nodata)
+        valid[:, rows, columns] = patiently(path, lambda: _stored(view, indexes, region, target, nodata))
     except GDAL_ERRORS as error:
-        raise ReadError(
-            f"{path}: reading {inside} failed ({brief(error)}); the file is damaged or truncated: fetch it again, or leave "
-            "it out"
-        ) from error
+        raise unreadable(path, inside, error) from error
     return valid
+
+
+def _stored(view: View, indexes: tuple[int, ...], region: Any, target: Array, nodata: float | None) -> Array:
+    """Read stored values into ``target`` and return where they are data."""
+    dataset = view.dataset
+    types = {dataset.dtypes[i - 1] for i in indexes}
+    if types <= _DIRECT:
+        stored = dataset.read(list(indexes), window=region, out=target)
+    else:
+        stored = dataset.read(list(indexes), window=region, out_dtype=types.pop() if len(types) == 1 else "float64")
+        with np.errstate(over="ignore", invalid="ignore"):
+            target[:] = stored
+    return view.validity.of(dataset, region, stored, nodata)
