@@ -193,7 +193,7 @@ def _open(name: str, drivers: list[str], settings: dict[str, str]) -> DatasetRea
         return DatasetReader(_UnparsedPath(name), driver=drivers, sharing=False)
 
 
-class _Configured:
+class _Configured(threading.local):
     """Whether GDAL has been set up for this thread."""
 
     done = False
