@@ -35,6 +35,8 @@ docs: $(READY)  ## the reference of the job file, from the fields themselves
 bench: $(READY)  ## speed and memory, as ratios taken in one run
 	$(BIN)/python benchmarks/blocks.py
 	$(BIN)/python benchmarks/chips.py
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/mosaic.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/series.py
