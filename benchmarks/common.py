@@ -54,8 +54,8 @@ def report(figure: str, value: float, *, unit: str = "", least: float | None = N
             stream.write(json.dumps(line) + "\n")
 
 
-def make_raster(path: Path, side: int, seed: int = 0) -> Path:
-    """Write a side x side x 4 uint16 GeoTIFF, 512 tiles, DEFLATE with predictor: smooth land with noise."""
+def make_raster(path: Path, side: int, seed: int = 0, compress: str = "deflate", predictor: int = 2) -> Path:
+    """Write a side x side x 4 uint16 GeoTIFF, 512 tiles: smooth land with noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:512, :512] / 512 * 2 * np.pi
     tiles = [
@@ -64,7 +64,7 @@ def make_raster(path: Path, side: int, seed: int = 0) -> Path:
     ]
     profile = {
         "driver": "GTiff", "width": side, "height": side, "count": len(BANDS), "dtype": "uint16", "tiled": True,
-        "blockxsize": 512, "blockysize": 512, "compress": "deflate", "predictor": 2, "interleave": "band",
+        "blockxsize": 512, "blockysize": 512, "compress": compress, "predictor": predictor, "interleave": "band",
         "crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000), "nodata": 0, "bigtiff": "if_safer",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as raster:

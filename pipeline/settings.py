@@ -52,8 +52,9 @@ class ImagerySettings(Settings):
     """One raster source, or several that belong together. All entries are put on one grid."""
 
     path: str | list[str] = Field(
-        description="A file, a list or a glob; anything GDAL opens. Relative to the job file. Files that differ only in "
-        "one part of their names and hold one band each are taken as a file per band."
+        description="A file, an address (https://, s3://, ...; see docs/remote.md), a list or a glob; anything GDAL opens. "
+        "Relative to the job file. Files that differ only in one part of their names and hold one band each are taken as a "
+        "file per band."
     )
     bands: dict[str, int] | list[str] | None = Field(
         None,

@@ -245,3 +245,25 @@ while True:
     for layer in layers:
         mosaic(store, layer, maps / f"{layer.name}.tif")
         assert cog_validate(maps / f"{layer.name}.tif", strict=True)[0]
+
+
+def test_the_bytes_do_not_depend_on_how_overviews_wait(tmp_path, monkeypatch):
+    blocks, layer = blocks_of(1100, 1300, 512), layers_of()[0]
+    store = filled(tmp_path / "parts", [layer], blocks)
+    one = mosaic(store, layer, tmp_path / "one.tif")
+    monkeypatch.setattr("pipeline.maps.mosaic._OVERVIEWS", 0)
+    other = mosaic(store, layer, tmp_path / "other.tif")
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_attribute_table_counts_the_pixels_of_the_map(tmp_path):
+    blocks, layer = blocks_of(300, 500, 128), layers_of()[0]
+    path = mosaic(filled(tmp_path / "parts", [layer], blocks, skip=(2,)), layer, tmp_path / "classes.tif")
+    table = ElementTree.parse(path.with_name("classes.tif.aux.xml"))
+    names = [field.findtext("Name") for field in table.iter("FieldDefn")]
+    rows = [[cell.text for cell in row] for row in table.iter("Row")]
+    with rasterio.open(path) as source:
+        codes, counts = np.unique(source.read(1), return_counts=True)
+    expected = {int(c): int(n) for c, n in zip(codes, counts, strict=True) if c != layer.nodata}
+    found = {int(r[names.index("Value")]): int(r[names.index("Count")]) for r in rows}
+    assert {code: n for code, n in found.items() if n} == expected

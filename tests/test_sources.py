@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -303,3 +305,15 @@ def test_the_cache_is_sized_in_bytes():
     handles.configure()
     size = int(rasterio.env.get_gdal_config("GDAL_CACHEMAX"))
     assert size >= handles._CACHE_LEAST or "GDAL_CACHEMAX" in os.environ
+
+
+def test_every_thread_is_set_up():
+    """What rasterio sets in a thread other than the main one holds for that thread alone; workers have no other."""
+    program = (
+        "import threading, rasterio\nfrom pipeline.imagery import handles\nseen = []\n"
+        "def look():\n    handles.configure()\n"
+        "    seen.append(rasterio.env.get_gdal_config('GDAL_VRT_WARP_USE_DATASET_RASTERIO', normalize=False))\n"
+        "for _ in range(2):\n    t = threading.Thread(target=look)\n    t.start()\n    t.join()\n"
+        "assert seen == ['NO', 'NO'], seen\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

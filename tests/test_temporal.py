@@ -615,7 +615,7 @@ def test_files_are_opened_once(tmp_path, monkeypatch):
     write_days(tmp_path, range(20), tiled=True, blockxsize=16, blockysize=16)
     opens = []
     original = handles._open
-    monkeypatch.setattr(handles, "_open", lambda path, drivers: opens.append(path) or original(path, drivers))
+    monkeypatch.setattr(handles, "_open", lambda path, *more: opens.append(path) or original(path, *more))
     cube, _ = opened({"path": str(tmp_path / "*.tif"), "date": "%Y%m%d"}, temporal={"every": 4, "fill": "linear"})
     assert len(opens) <= 20 + 1
     opens.clear()

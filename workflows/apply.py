@@ -12,7 +12,7 @@ from models.bundle import Bundle
 from models.network import ModelError
 from models.settings import SaliencySettings
 from pipeline.errors import BundleError, JobError
-from pipeline.files import fingerprint, write_text
+from pipeline.files import write_text
 from pipeline.imagery.dates import Period
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings, TemporalSettings
@@ -92,7 +92,7 @@ def apply(
         console.note(
             f"the model knows its bands by numbers alone; they are taken to be, in this order, {', '.join(cube.bands)}"
         )
-    files = [fingerprint(p) for p in imagery_files(cube)]
+    files = imagery_files(cube)
     assert job.temporal is not None
     key = imagery_key(job.imagery, job.temporal, {"names": job.indices, "roles": job.roles}, job.grid, files)
     requests = [

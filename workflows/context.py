@@ -331,7 +331,7 @@ class Context:
         chips = [fingerprint_folder(Path(labels.chips))] if labels is not None and labels.chips else []
         area = [Path(self.job.area)] if self.job.area else []
         return {
-            "imagery": [fingerprint(p) for p in imagery_files(self.cube)] if self.job.imagery else [],
+            "imagery": imagery_files(self.cube) if self.job.imagery else [],
             "labels": [fingerprint(p) for p in label_files if p.is_file()] + chips,
             "area": [fingerprint(p) for p in area],
         }

@@ -14,6 +14,7 @@ from models.pretrained import load_pretrained
 from pipeline.errors import BundleError
 from pipeline.grid import Window
 from pipeline.imagery.handles import open_raster
+from pipeline.imagery.paths import virtual
 from pipeline.samples.chipfiles import unnamed
 from pipeline.settings import ImagerySettings
 from workflows.products.product import product_of
@@ -36,7 +37,7 @@ def with_nodata(entries: list[ImagerySettings], bundle: Bundle) -> list[ImageryS
     for entry in entries:
         path = entry.path if isinstance(entry.path, str) else entry.path[0]
         declared: Any = None
-        if entry.nodata is None and Path(path).is_file():
+        if entry.nodata is None and (virtual(path) or Path(path).is_file()):
             with open_raster(path) as raster:
                 declared = raster.nodata
         missing = entry.nodata is None and declared is None

@@ -12,7 +12,7 @@ from pyogrio.errors import DataSourceError
 from pipeline.errors import ImageryError, JobError
 from pipeline.files import write_text
 from pipeline.imagery.dates import date_in
-from pipeline.imagery.paths import expand
+from pipeline.imagery.paths import expand, stem, virtual
 from workflows.console import Console
 from workflows.context import Context
 from workflows.job import Job, make_job
@@ -48,7 +48,7 @@ def described(rasters: list[str], labels: str, field: str | None, output: str | 
 
 def _dates(rasters: list[str]) -> tuple[str | None, int]:
     """Return how dates stand in the names of several files, and how many there are; None where they do not."""
-    stems = [Path(path).stem for path in expand(list(rasters))]
+    stems = [stem(path) for path in expand(list(rasters))]
     for pattern in _PATTERNS if len(stems) > 1 else ():
         with contextlib.suppress(ImageryError):
             found = {date_in(stem, pattern)[0] for stem in stems}
@@ -85,7 +85,9 @@ def init(
     if path.exists():
         raise JobError(f"{path} is there already; give another name with -o, or remove it")
     here = Path.cwd()
-    raw = described([str((here / r).absolute()) for r in rasters], str((here / labels).absolute()), field)
+    raw = described(
+        [r if virtual(r) else str((here / r).absolute()) for r in rasters], str((here / labels).absolute()), field
+    )
     context = Context(make_job(dict(raw, name=path.stem), overrides, base=here), console)
     filled = _filled(context, raw)
     job = make_job(dict(filled, name=path.stem), overrides, base=path.parent)

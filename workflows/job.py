@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from models.settings import LossName, SaliencySettings, TrainingSettings
 from pipeline.errors import JobError, nearest
+from pipeline.imagery.paths import virtual
 from pipeline.settings import (
     ChipSettings,
     ClassSettings,
@@ -265,7 +266,7 @@ def _check_task(name: str, task: TaskName) -> None:
 
 def _resolve_paths(job: Job, base: Path) -> Job:
     def one(path: str) -> str:
-        if path.startswith("/vsi") or "://" in path:
+        if virtual(path):
             return path
         return str(base / Path(path).expanduser())
 

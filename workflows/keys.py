@@ -91,14 +91,18 @@ def pathless(value: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def imagery_files(cube: Cube) -> list[Path]:
-    """Return the files a cube is read from, masks included, each once."""
+def imagery_files(cube: Cube) -> list[dict[str, Any]]:
+    """Return what identifies the files a cube is read from, masks included, each once."""
+    from pipeline.imagery.identity import identity
+    from pipeline.imagery.paths import virtual
+
     paths: dict[str, None] = {}
     for source in cube.sources:
         paths[source.path] = None
         if source.mask is not None:
             paths[source.mask.path] = None
-    return [Path(p) for p in paths if Path(p).is_file()]
+    # What is neither, such as a part of a file of several rasters, has no contents of its own.
+    return [identity(p) for p in paths if virtual(p) or Path(p).is_file()]
 
 
 def run_id(key: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from models.network import flop_per_pixel, parameters
 from models.training import RANGE_TEST
 from pipeline.errors import RequestError
 from pipeline.grid import crs_name
+from pipeline.imagery.paths import file_name
 from pipeline.maps.areas import AreaRow
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend
@@ -145,7 +146,7 @@ def _facts(context: Context, bundle: Bundle) -> dict[str, str]:
     cube = context.cube
     box = cube.geobox
     dates = [d.isoformat() for d in cube.dates if d]
-    files: dict[str, Any] = dict.fromkeys(Path(s.path).name for s in cube.sources)
+    files: dict[str, Any] = dict.fromkeys(file_name(s.path) for s in cube.sources)
     shown = ", ".join(list(files)[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     return {
         "Imagery": shown,

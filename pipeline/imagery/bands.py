@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from pipeline.errors import ImageryError, ReadError, nearest
+from pipeline.errors import ImageryError, nearest
 from pipeline.grid import Window
-from pipeline.imagery.handles import GDAL_ERRORS, brief, open_raster
+from pipeline.imagery.handles import open_raster, unreadable
+from pipeline.imagery.paths import stem
+from pipeline.imagery.remote import GDAL_ERRORS, patiently
 from pipeline.imagery.validity import adjusted
 
 Array = np.ndarray[Any, Any]
@@ -139,13 +141,9 @@ def _samples(path: str) -> list[Array]:
         for y, x in sorted((y, x) for y in rows for x in columns):
             window = Window(y=y, x=x, height=side_y, width=side_x)
             try:
-                bands = [dataset.read(i, window=window.to_rasterio()) for i in dataset.indexes]
+                pieces.append(patiently(path, partial(_read, dataset, window)))
             except GDAL_ERRORS as error:
-                raise ReadError(
-                    f"{path}: reading {window} failed ({brief(error)}); the file is damaged or truncated: fetch it again, "
-                    "or leave it out"
-                ) from error
-            pieces.append(bands)
+                raise unreadable(path, window, error) from error
     kept = []
     for band, value in zip(zip(*pieces, strict=True), nodata, strict=True):
         values = np.concatenate([p.ravel() for p in band])
@@ -155,9 +153,14 @@ def _samples(path: str) -> list[Array]:
     return kept
 
 
+def _read(dataset: Any, window: Window) -> list[Array]:
+    # Band by band: they may differ in type.
+    return [dataset.read(i, window=window.to_rasterio()) for i in dataset.indexes]
+
+
 def file_names(paths: Sequence[str], rests: Sequence[str]) -> list[str]:
     """Return a band name for each file of one band, from the parts in which their names differ."""
     names = stem_parts(list(rests))
     if "" in names:
-        names = [n or Path(p).stem for n, p in zip(names, paths, strict=True)]
+        names = [n or stem(p) for n, p in zip(names, paths, strict=True)]
     return names

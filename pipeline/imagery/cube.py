@@ -127,7 +127,8 @@ class Cube:
     def planes(self) -> int:
         """Planes of float32 that reading holds at its peak, per pixel: the result, and what it is made from."""
         steps, bands = len(self.dates), len(self.bands)
-        result, read = steps * bands, len(self.observed) * len(self._planes)
+        # Beside the result lies what one file holds, in its own type.
+        result, read = steps * bands + self._largest, len(self.observed) * len(self._planes)
         if self.series is None:
             return result + (0 if len(self._planes) == bands else read)
         composites = (steps + 2) * bands if "none" not in (self.series.composite, self.series.fill) else 0
@@ -144,6 +145,16 @@ class Cube:
         return tuple(dict.fromkeys([*self.bands, *(band for index in self._made for band in index.bands)]))
 
     @cached_property
+    def _largest(self) -> int:
+        """Bands that are read from one file at once, at most."""
+        return max((len(piece.places) for piece in self._plan), default=0)
+
+    @property
+    def _direct(self) -> bool:
+        """Whether what is read of files is the result itself."""
+        return self.series is None and len(self._planes) == len(self.bands)
+
+    @cached_property
     def _plan(self) -> tuple[Piece, ...]:
         return pieces(self.sources, self._planes, self.observed)
 
@@ -155,18 +166,20 @@ class Cube:
         ReadError
             If a file cannot be read there; names file and window.
         """
-        values = np.zeros((len(self.dates), len(self.bands), *window.shape), np.float32)
-        valid = np.zeros((len(self.dates), *window.shape), bool)
         inside = window.intersect(whole(self.geobox))
+        shape = (len(self.dates), len(self.bands), *window.shape)
+        # Where nothing is computed from them, values that are not read are invalid, and become zero in the end.
+        plain = inside == window and self._direct and not self._made
+        values = np.empty(shape, np.float32) if plain else np.zeros(shape, np.float32)
+        valid = np.zeros((len(self.dates), *window.shape), bool)
         if inside is not None:
             at = inside.within(window)
             self._fill(inside, values[:, :, *at], valid[:, *at])
         return Tile(values, valid)
 
     def _fill(self, window: Window, values: Array, valid: Array) -> None:
-        """Read a window inside the grid into values (T, C, h, w), zeros, and valid (T, h, w)."""
-        names, series = self._planes, self.series
-        direct = series is None and len(names) == len(self.bands)
+        """Read a window inside the grid into values (T, C, h, w) and valid (T, h, w); values where it is not are zero then."""
+        names, series, direct = self._planes, self.series, self._direct
         seen = values if direct else np.zeros((len(self.observed), len(names), *window.shape), np.float32)
         found = observe(self._plan, self._made, names, self.geobox, window, seen)
         if series is not None:

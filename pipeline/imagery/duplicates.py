@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ImageryError
 from pipeline.imagery.facts import Facts, Known
+from pipeline.imagery.paths import file_name
 from pipeline.imagery.sources import Source
 
 
@@ -40,7 +40,7 @@ def in_order(sources: Sequence[Source], known: Known) -> list[Source]:
             if other.path != source.path:
                 _check(other, source, band, known)
     places = [i for i, s in enumerate(sources) if any((s.date, b) in twice for b in s.bands)]
-    ordered = sorted((sources[i] for i in places), key=lambda s: (Path(s.path).name, s.path, s.indexes))
+    ordered = sorted((sources[i] for i in places), key=lambda s: (file_name(s.path), s.path, s.indexes))
     result = list(sources)
     for i, source in zip(places, ordered, strict=True):
         result[i] = source
@@ -48,7 +48,7 @@ def in_order(sources: Sequence[Source], known: Known) -> list[Source]:
 
 
 def _check(other: Source, source: Source, band: str, known: Known) -> None:
-    names = f"{Path(other.path).name} and {Path(source.path).name} hold the same band '{band}'"
+    names = f"{file_name(other.path)} and {file_name(source.path)} hold the same band '{band}'"
     if source.date is None:
         raise ImageryError(
             f'{names} and have no date; say how a date stands in their names, such as `date: "%Y%m%d"`, or name the bands of '

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rasterio.crs import CRS
@@ -14,9 +13,10 @@ from pipeline.imagery.bands import chosen, described, file_names, set_aside
 from pipeline.imagery.dates import date_in, holding, listed
 from pipeline.imagery.duplicates import in_order
 from pipeline.imagery.facts import Facts, Known
-from pipeline.imagery.handles import GDAL_ERRORS, brief
+from pipeline.imagery.handles import brief
 from pipeline.imagery.masks import masks_of
-from pipeline.imagery.paths import expand, some
+from pipeline.imagery.paths import expand, file_name, some, stem
+from pipeline.imagery.remote import GDAL_ERRORS
 from pipeline.imagery.sources import Mask, Source
 from pipeline.imagery.validity import Validity, adjusted
 from pipeline.settings import ImagerySettings
@@ -62,7 +62,7 @@ def _files(
     rests: list[str] = []
     dates: list[datetime.date | None] = []
     for path in files:
-        date, rest = (None, Path(path).stem) if entry.date is None else date_in(Path(path).stem, entry.date)
+        date, rest = (None, stem(path)) if entry.date is None else date_in(stem(path), entry.date)
         rests.append(rest)
         dates.append(date)
     layouts = [_layout(path, known) for path in files]
@@ -130,7 +130,7 @@ def _without(
     for i, reason in reasons.items():
         if i != own_mask:
             others = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            notes.append(f"{Path(files[0]).name}{others}: band {i} ({layout[i - 1]}) is left out: {reason}")
+            notes.append(f"{file_name(files[0])}{others}: band {i} ({layout[i - 1]}) is left out: {reason}")
     left = set(reasons) if own_mask is None else {*reasons, own_mask}
     if len(left) == len(layout):
         raise ImageryError(f"{files[0]}: imagery.mask.band is its only band; nothing is left to map")
@@ -186,7 +186,7 @@ def _series(entry: ImagerySettings, path: str, mask: Mask | None, known: Known) 
     """Return the sources of a file whose bands are dates of one band."""
     facts = known[path]
     dates = listed(entry.dates or "bands", list(facts.descriptions), path)
-    names = [entry.band or Path(path).stem] * len(dates)
+    names = [entry.band or stem(path)] * len(dates)
     return _by_nodata(entry, facts, path, list(range(1, facts.count + 1)), names, dates, mask)
 
 
@@ -197,7 +197,7 @@ def _nodata_notes(entry: ImagerySettings, sources: list[Source], notes: list[str
     for source in {s.path: s for s in sources}.values():
         facts = known[source.path]
         dtype, declared = facts.dtypes[source.indexes[0] - 1], Validity.declared(facts)
-        name = Path(source.path).name
+        name = file_name(source.path)
         if source.nodata is None and not declared.masked and declared.alpha is None and entry.mask is None:
             silent.append(name)
         elif source.nodata is not None and adjusted(source.nodata, dtype) is None:

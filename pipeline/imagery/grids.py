@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from affine import Affine
@@ -16,7 +15,9 @@ from rasterio.warp import transform_bounds
 
 from pipeline.errors import ImageryError
 from pipeline.grid import crs_name, wkt
-from pipeline.imagery.handles import GDAL_ERRORS, brief, open_raster
+from pipeline.imagery.handles import brief, open_raster
+from pipeline.imagery.paths import file_name
+from pipeline.imagery.remote import GDAL_ERRORS
 from pipeline.imagery.sources import Source
 from pipeline.imagery.views import placing, scattered, stated_crs
 from pipeline.settings import GridSettings
@@ -160,7 +161,7 @@ def raster_grid(path: str, crs: str | None, notes: list[str]) -> GeoBox:
         raise ImageryError(f"{path} is rotated against the axes of its CRS; {give}")
     box = GeoBox(shape, transform, _crs(own, path))
     if transform.e > 0 or transform.a < 0:
-        notes.append(f"{Path(path).name} is stored south up or mirrored; maps are made north up")
+        notes.append(f"{file_name(path)} is stored south up or mirrored; maps are made north up")
         bounds = box.boundingbox
         step = (abs(transform.a), -abs(transform.e))
         north = Affine(step[0], 0, bounds.left, 0, step[1], bounds.top)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import resource
 import threading
 import warnings
@@ -15,17 +16,27 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError
-from rasterio._path import _parse_path
-from rasterio.env import ensure_env_with_credentials
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio._path import _UnparsedPath
+from rasterio.env import ensure_env
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from pipeline.engine import cores, memory_budget
-from pipeline.errors import ImageryError, nearest
-
-# What rasterio raises when GDAL fails: most calls wrap GDAL's own errors, a few let them through.
-GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError)
+from pipeline.errors import ImageryError, ReadError, nearest
+from pipeline.grid import Window
+from pipeline.imagery.paths import file_name, shown, virtual
+from pipeline.imagery.remote import (
+    GDAL_ERRORS,
+    answer,
+    asked,
+    gdal_name,
+    networked,
+    opening,
+    options,
+    passing,
+    patiently,
+)
+from pipeline.imagery.vrt import check_vrt
 
 # Formats that hold pixels and nothing else. A VRT names other files, so it must say so in its name; databases, services
 # and scripts are not imagery.
@@ -42,6 +53,10 @@ _CACHE_SHARE = 0.01
 # A thread decodes one piece at a time, and other threads do so beside it.
 _PIECE_SHARE = 0.1
 _CACHE_LEAST, _CACHE_MOST = 32 << 20, 128 << 20
+# Stored tiles of one window, fetched at once over the network.
+_WINDOW = 64 << 20
+# The query of an address in a message of GDAL, which may hold a signature.
+_QUERY = re.compile(r"\?[^\s,'`\"]*=[^\s,'`\"]*")
 
 
 @functools.cache
@@ -69,7 +84,6 @@ class _Handles(threading.local):
 
 
 _handles = _Handles()
-_lock = threading.Lock()
 
 
 def handle(path: str, key: Hashable, make: Callable[[Any], Any]) -> Any:
@@ -104,10 +118,24 @@ def check_pieces(dataset: Any, path: str) -> None:
 
 
 def brief(error: BaseException) -> str:
-    """Return what GDAL says, on one line: the reason rather than "see previous exception", and no CRS spelt out."""
+    """Return what GDAL says, on one line: the reason rather than "see previous exception", no CRS spelt out, no signature."""
     text = " ".join(str(error.__cause__ or error).split())
-    text = text.split(" from '{", 1)[0]
+    text = _QUERY.sub("", text.split(" from '{", 1)[0])
     return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def unreadable(path: str, window: Window, error: BaseException) -> ReadError:
+    """Return what is to be said when reading a window failed."""
+    where = f"{shown(path)}: reading {window} failed"
+    if passing(error):
+        return ReadError(
+            f"{where}: {answer(error)}, and did so each time it was asked again. Start again when it is back: what is done is "
+            "kept"
+        )
+    if networked(path) and (said := answer(error) or asked(path)):
+        return ReadError(f"{where}: {said}")
+    cause = "not all that was asked for arrives, or the file" if networked(path) else "the file"
+    return ReadError(f"{where} ({brief(error)}); {cause} is damaged or truncated: fetch it again, or leave it out")
 
 
 def open_raster(path: str) -> Any:
@@ -117,17 +145,22 @@ def open_raster(path: str) -> Any:
     ------
     ImageryError
         If the file is missing (names the nearest), is no raster, or is of a kind that is not read.
+    ReadError
+        If it lies behind an address, and the server or the way to it fails.
     """
-    remote = path.startswith("/vsi") or "://" in path
+    drivers = [*DRIVERS, "VRT"] if Path(file_name(path)).suffix.lower() == ".vrt" else list(DRIVERS)
+    configure()
+    if networked(path):
+        return _open_remote(path, drivers)
     file = Path(path)
-    if not remote and not file.exists() and ":" not in path:
+    if not virtual(path) and not file.exists() and ":" not in path:
         beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         where = "" if file.parent.is_dir() else f" (the folder {file.parent} does not exist)"
         raise ImageryError(f"{path}: there is no such file{where}{nearest(file.name, beside)}")
-    drivers = [*DRIVERS, "VRT"] if file.suffix.lower() == ".vrt" else list(DRIVERS)
-    configure()
+    if "VRT" in drivers and file.is_file():
+        check_vrt(file)
     try:
-        return _open(path, drivers)
+        return _open(gdal_name(path), drivers, {})
     except GDAL_ERRORS as error:
         hint = f"; it is a folder: give its files, such as {file / '*.tif'}" if file.is_dir() else ""
         if file.suffix.lower() != ".vrt" and file.is_file():
@@ -137,17 +170,36 @@ def open_raster(path: str) -> Any:
         raise ImageryError(f"{path} cannot be opened as a raster{hint or f': {brief(error)}'}") from error
 
 
-@ensure_env_with_credentials  # type: ignore[untyped-decorator]
-def _open(path: str, drivers: list[str]) -> DatasetReader:
-    # A raster without a position is refused where one is needed, in our own words. Filters of warnings belong to the
-    # process, so threads take turns.
-    with _lock, warnings.catch_warnings():
+def _open_remote(path: str, drivers: list[str]) -> DatasetReader:
+    try:
+        return patiently(path, lambda: _open(gdal_name(path), drivers, options(path)))
+    except GDAL_ERRORS as error:
+        said = answer(error)
+        if passing(error):
+            raise ReadError(
+                f"{shown(path)} cannot be opened: {said}, and did so each time it was asked again. Start again when it is "
+                "back: what is done is kept"
+            ) from error
+        raise ImageryError(f"{shown(path)} cannot be opened as a raster: {said or brief(error)}") from error
+
+
+@ensure_env  # type: ignore[untyped-decorator]
+def _open(name: str, drivers: list[str], settings: dict[str, str]) -> DatasetReader:
+    # A raster without a position is refused where one is needed, in our own words.
+    env = rasterio.Env(**settings) if settings else contextlib.nullcontext()
+    with opening, env, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        # rasterio.open takes one driver; its reader takes the whole allow-list.
-        return DatasetReader(_parse_path(path), driver=drivers, sharing=False)
+        # rasterio.open takes one driver; its reader takes the whole allow-list. It is told a name as GDAL has it.
+        return DatasetReader(_UnparsedPath(name), driver=drivers, sharing=False)
 
 
-_configured = False
+class _Configured(threading.local):
+    """Whether GDAL has been set up for this thread."""
+
+    done = False
+
+
+_configured = _Configured()
 
 
 def cache_bytes() -> int:
@@ -164,20 +216,25 @@ def cache_bytes() -> int:
 
 
 def configure() -> None:
-    """Set up GDAL once per process: a block cache sized from the machine or its container, and warps that do not vary.
+    """Set up GDAL once per thread: a block cache sized from the machine or its container, and warps that do not vary.
+
+    What rasterio sets holds for all threads where the main thread sets it, and else for the thread that sets it alone.
 
     rasterio passes GDAL_CACHEMAX on as bytes, where GDAL's own reading of small numbers is megabytes. Large windows of a
     warped view would be warped at one go, with a scale taken from the window: a pixel would then depend on the block
     through which it is read. Warped block by block on a lattice of its own, it does not.
 
+    Of a window that is read over the network GDAL asks for all tiles at once, one request for each row of them, as long as
+    they fit into GDAL_MAX_RAW_BLOCK_CACHE_SIZE; its own 10 MB are five tiles of four bands.
+
     Listing the folder whenever a file is opened costs a series of a thousand files a third of that time, and stays on:
     it is how GDAL finds headers whose names are in the other case (``.HDR``).
     """
-    global _configured
-    with _lock:
-        if _configured:
-            return
-        rasterio.env.set_gdal_config("GDAL_VRT_WARP_USE_DATASET_RASTERIO", "NO")
-        if "GDAL_CACHEMAX" not in os.environ:
-            rasterio.env.set_gdal_config("GDAL_CACHEMAX", cache_bytes())
-        _configured = True
+    if _configured.done:
+        return
+    rasterio.env.set_gdal_config("GDAL_VRT_WARP_USE_DATASET_RASTERIO", "NO")
+    if "GDAL_MAX_RAW_BLOCK_CACHE_SIZE" not in os.environ:
+        rasterio.env.set_gdal_config("GDAL_MAX_RAW_BLOCK_CACHE_SIZE", _WINDOW)
+    if "GDAL_CACHEMAX" not in os.environ:
+        rasterio.env.set_gdal_config("GDAL_CACHEMAX", cache_bytes())
+    _configured.done = True

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.errors import ImageryError
 from pipeline.imagery.dates import date_in, dates_in_names
 from pipeline.imagery.facts import Known
-from pipeline.imagery.paths import expand, some
+from pipeline.imagery.paths import expand, file_name, some, stem
 from pipeline.imagery.sources import Mask
 from pipeline.settings import ImagerySettings, MaskSettings
 
@@ -59,15 +58,15 @@ def _by_date(entry: ImagerySettings, settings: MaskSettings, files: list[str], m
         return _by_order(files, masks)
     if settings.date is None and len(masks) == len(files):
         try:
-            date_in(Path(masks[0]).stem, pattern)
+            date_in(stem(masks[0]), pattern)
         except ImageryError:
             return _by_order(files, masks)
     theirs: dict[datetime.date, list[str]] = {}
     for mask in masks:
-        theirs.setdefault(date_in(Path(mask).stem, pattern)[0], []).append(mask)
+        theirs.setdefault(date_in(stem(mask), pattern)[0], []).append(mask)
     ours: dict[datetime.date, list[str]] = {}
     for file in files:
-        ours.setdefault(date_in(Path(file).stem, entry.date)[0], []).append(file)
+        ours.setdefault(date_in(stem(file), entry.date)[0], []).append(file)
     lacking = [d.isoformat() for d in ours if d not in theirs]
     if lacking:
         raise ImageryError(f"imagery.mask.path: no mask for {some(lacking)}")
@@ -76,7 +75,7 @@ def _by_date(entry: ImagerySettings, settings: MaskSettings, files: list[str], m
         found = theirs[date]
         if len(found) not in (1, len(same)):
             raise ImageryError(
-                f"imagery.mask.path: {len(found)} masks on {date} ({some([Path(m).name for m in found])}) for {len(same)} files; "
+                f"imagery.mask.path: {len(found)} masks on {date} ({some([file_name(m) for m in found])}) for {len(same)} files; "
                 "give one a date, or one each"
             )
         chosen |= dict(zip(same, found * len(same) if len(found) == 1 else found, strict=True))

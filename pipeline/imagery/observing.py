@@ -36,7 +36,7 @@ def observe(
     geobox, window
         The grid, and a window inside it.
     values : (T, C, h, w) float32
-        Zeros; is filled. What it holds where a date is invalid means nothing.
+        Is filled; zeros, or anything where there are no indices. What it holds where a date is invalid means nothing.
 
     Returns
     -------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from odc.geo.geobox import GeoBox
@@ -18,7 +17,7 @@ from pipeline.imagery.facts import Known
 from pipeline.imagery.grids import output_grid, placed_crs
 from pipeline.imagery.handles import check_pieces
 from pipeline.imagery.indices import Index, find_indices
-from pipeline.imagery.paths import some
+from pipeline.imagery.paths import file_name, some
 from pipeline.imagery.series import Series
 from pipeline.imagery.sources import Source
 from pipeline.imagery.views import offset_on
@@ -74,7 +73,7 @@ def open_cube(
     bands = tuple(dict.fromkeys(b for s in sources for b in s.bands))
     dates = tuple(sorted({s.date for s in sources if s.date is not None})) or (None,)
     if dates != (None,) and any(s.date is None for s in sources):
-        undated = sorted({Path(s.path).name for s in sources if s.date is None})
+        undated = sorted({file_name(s.path) for s in sources if s.date is None})
         raise ImageryError(f"some imagery has dates and some has none: {some(undated)}; give every entry a `date`")
     _check_complete(sources, bands, dates, notes)
     made = find_indices(indices, bands, roles)
@@ -99,7 +98,7 @@ def _check_grids(sources: Sequence[Source], geobox: GeoBox, notes: list[str], kn
         check_pieces(facts, path)
         # Whether a file can be warped at all is found out by opening it so.
         if offset_on(facts, geobox, source.crs) is None and not source.on_grid(geobox):
-            warped[Path(path).name] = source.resampling
+            warped[file_name(path)] = source.resampling
     if warped:
         notes.append(
             f"not on the output grid, resampled ({', '.join(sorted(set(warped.values())))}): {some(list(warped))}"

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from pipeline.errors import ReadError
 from pipeline.grid import Window
-from pipeline.imagery.handles import GDAL_ERRORS, brief
-from pipeline.imagery.views import view_of
+from pipeline.imagery.handles import unreadable
+from pipeline.imagery.remote import GDAL_ERRORS, patiently
+from pipeline.imagery.views import View, view_of
 
 Array = np.ndarray[Any, Any]
 
-# Types whose values float32 holds exactly: GDAL decodes them straight into the result.
-_DIRECT = {"uint8", "int8", "uint16", "int16", "float32"}
+# Types whose values float32 holds exactly.
+_EXACT = {"uint8", "int8", "uint16", "int16", "float32"}
+# Of whole numbers, scaled by less than this, none is too large for float32.
+_LARGE = 1e18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ class Mask:
         # In its own type: float32 does not hold all bits of the wider ones.
         dtype = view_of(self.path, geobox, "nearest", None, self.crs).dataset.dtypes[self.bands[0] - 1]
         values = np.zeros((len(self.bands), *window.shape), dtype)
-        inside = _fill(self.path, self.bands, geobox, window, values, "nearest", None, self.crs)
+        inside, _ = _fill(self.path, self.bands, geobox, window, values, "nearest", None, self.crs)
         found = np.zeros(values.shape, bool)
         if self.exclude:
             found |= np.isin(values, self.exclude)
@@ -152,7 +154,9 @@ class Source:
         ReadError
             If the file cannot be read there; names file and window.
         """
-        valid = _fill(self.path, self.indexes, geobox, window, out, self.resampling, self.nodata, self.crs)
+        valid, whole_numbers = _fill(
+            self.path, self.indexes, geobox, window, out, self.resampling, self.nodata, self.crs
+        )
         # A value that float32 cannot hold becomes infinite, and is found invalid below: no reason to warn.
         with np.errstate(over="ignore", invalid="ignore"):
             for i, (scale, offset) in enumerate(zip(self.scales, self.offsets, strict=True)):
@@ -160,7 +164,8 @@ class Source:
                     out[i] *= np.float32(scale)
                 if offset != 0:
                     out[i] += np.float32(offset)
-        valid &= np.isfinite(out)
+        if not (whole_numbers and all(abs(v) < _LARGE for v in self.scales + self.offsets)):
+            valid &= np.isfinite(out)
         if self.mask is not None:
             valid &= ~self.mask.read(geobox, window)
         return valid
@@ -175,32 +180,52 @@ def _fill(
     resampling: str,
     nodata: float | None,
     crs: str | None,
-) -> Array:
-    """Read stored values into ``out`` and return where the file says that they are data; outside the file they are not."""
+) -> tuple[Array, bool]:
+    """Read stored values into ``out``.
+
+    Returns
+    -------
+    valid : (C, h, w) bool
+        Where the file says that they are data; outside the file they are not.
+    whole_numbers : bool
+        Whether none of the values can be infinite or NaN.
+    """
     view = view_of(path, geobox, resampling, nodata, crs)
     dataset = view.dataset
-    valid = np.zeros(out.shape, bool)
+    types = {dataset.dtypes[i - 1] for i in indexes}
+    own = types.pop() if len(types) == 1 else "float32" if types <= _EXACT else "float64"
+    whole_numbers = np.dtype(own).kind in "iu"
     inside = Window(y=window.y + view.y, x=window.x + view.x, height=window.height, width=window.width).intersect(
         Window(y=0, x=0, height=dataset.height, width=dataset.width)
     )
     if inside is None:
-        return valid
+        return np.zeros(out.shape, bool), whole_numbers
     part = Window(y=inside.y - view.y, x=inside.x - view.x, height=inside.height, width=inside.width)
-    rows, columns = part.within(window)
-    target = out[:, rows, columns]
-    region = inside.to_rasterio()
-    types = {dataset.dtypes[i - 1] for i in indexes}
+    at = (slice(None), *part.within(window))
     try:
-        if types <= _DIRECT:
-            stored = dataset.read(list(indexes), window=region, out=target)
-        else:
-            stored = dataset.read(list(indexes), window=region, out_dtype=types.pop() if len(types) == 1 else "float64")
-            with np.errstate(over="ignore", invalid="ignore"):
-                target[:] = stored
-        valid[:, rows, columns] = view.validity.of(dataset, region, stored, nodata)
+        found = patiently(path, lambda: _stored(view, indexes, inside, out[at], own, nodata))
     except GDAL_ERRORS as error:
-        raise ReadError(
-            f"{path}: reading {inside} failed ({brief(error)}); the file is damaged or truncated: fetch it again, or leave "
-            "it out"
-        ) from error
-    return valid
+        raise unreadable(path, inside, error) from error
+    if found.shape == out.shape:
+        return found, whole_numbers
+    valid = np.zeros(out.shape, bool)
+    valid[at] = found
+    return valid, whole_numbers
+
+
+def _stored(
+    view: View, indexes: tuple[int, ...], inside: Window, target: Array, own: str, nodata: float | None
+) -> Array:
+    """Read stored values into ``target`` and return where they are data.
+
+    They are decoded in their own type, and converted and compared there: GDAL's conversion costs more, and so does a
+    comparison of wider numbers.
+    """
+    region = inside.to_rasterio()
+    if own == target.dtype:
+        stored = view.dataset.read(list(indexes), window=region, out=target)
+    else:
+        stored = view.dataset.read(list(indexes), window=region, out_dtype=own)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(target, stored, casting="same_kind")
+    return view.validity.of(view.dataset, region, stored, nodata)

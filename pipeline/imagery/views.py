@@ -13,7 +13,8 @@ from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import ImageryError
 from pipeline.grid import crs_name, wkt
-from pipeline.imagery.handles import GDAL_ERRORS, brief, handle
+from pipeline.imagery.handles import brief, handle
+from pipeline.imagery.remote import GDAL_ERRORS
 from pipeline.imagery.validity import Validity, adjusted
 
 # Grids agree when their corners do to within this part of a pixel.

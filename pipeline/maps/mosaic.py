@@ -20,7 +20,6 @@ from rasterio.errors import RasterioError
 from pipeline.errors import RunError
 from pipeline.files import sync, whole_file
 from pipeline.grid import Block
-from pipeline.maps.areas import count_areas
 from pipeline.maps.geotiff import write_sidecars
 from pipeline.maps.layers import Layer, rgb
 from pipeline.maps.parts import PartStore, part_path
@@ -31,6 +30,9 @@ _TILE = 512
 # What keeps memory flat: a small block cache, in bytes; few parts open at once, as each holds a tile; and rows read by
 # one thread, since compression keeps all others busy.
 _GDAL = {"GDAL_CACHEMAX": 64 << 20, "GDAL_MAX_DATASET_POOL_SIZE": 32, "VRT_NUM_THREADS": 1, "GDAL_PAM_ENABLED": False}
+# GDAL makes overviews in a file of its own and then copies them. Compressed, that file costs up to a quarter of the time;
+# it is left as it is up to this many bytes.
+_OVERVIEWS = 2 << 30
 # rasterio lets errors of GDAL through a copy as they are, without a public base; where GDAL fails without saying why,
 # as when a disk fills up, it raises SystemError.
 _FAILURES = (RasterioError, CPLE_BaseError, OSError, SystemError)
@@ -64,12 +66,11 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = N
     folder.mkdir(parents=True)
     try:
         source = _describe(store, layer, folder)
-        with rasterio.Env(**_GDAL):
+        plain = {"COG_TMP_COMPRESSION": "NONE"} if _overview_bytes(store, layer) <= _OVERVIEWS else {}
+        with rasterio.Env(**_GDAL, **plain):
             with whole_file(out) as temporary:
                 rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
-                sync(temporary)
-                _verify(store, layer, temporary, threads)
-            counts = None if layer.legend is None else {code: c.pixels for code, c in count_areas(out).items()}
+                counts = _verify(store, layer, temporary, threads)
             write_sidecars(out, layer, counts)
     except _FAILURES as error:
         raise RunError(_failure(store, layer, out, error)) from error
@@ -197,14 +198,29 @@ def _text(parent: Element, name: str, text: str) -> Element:
     return element
 
 
-def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> None:
-    """Compare every block of a file with the checksum of what its worker computed."""
+def _overview_bytes(store: PartStore, layer: Layer) -> int:
+    """Return the size of all overviews together, as they are: a third of the map."""
+    height, width = (int(n) for n in store.blocks.geobox.shape)
+    return height * width * len(layer.bands) * np.dtype(layer.dtype).itemsize // 3
+
+
+def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> dict[int, int] | None:
+    """Sync a file, compare every block of it with the checksum of what its worker computed, and count its classes.
+
+    Returns
+    -------
+    dict of int, or None
+        Pixels per class code, ascending, without nodata and codes that do not occur; None where there are no classes.
+    """
     geobox = store.blocks.geobox
     with rasterio.open(path) as found:
         if found.shape != tuple(geobox.shape) or found.dtypes[0] != layer.dtype or found.count != len(layer.bands):
             raise RunError(f"{path} has {found.count} bands of {found.dtypes[0]}, {found.shape}")
 
-    def check(blocks: Sequence[Block]) -> None:
+    codes = 0 if layer.legend is None else int(np.iinfo(layer.dtype).max) + 1
+
+    def check(blocks: Sequence[Block]) -> np.ndarray[Any, Any]:
+        counts = np.zeros(codes, np.int64)
         with rasterio.open(path) as source:
             for block in blocks:
                 values = source.read(window=block.inner.to_rasterio())
@@ -215,14 +231,22 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> None:
                     same = zlib.crc32(values.data) == record.parts[layer.name].values
                 if not same:
                     raise OSError(f"block {block.index} ({block.inner}) does not read back as it was written")
+                if codes:
+                    counts += np.bincount(values.ravel(), minlength=codes)
+        return counts
 
     rows = (
         [store.blocks[r * store.blocks.columns + c] for c in range(store.blocks.columns)]
         for r in range(store.blocks.rows)
     )
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        for _ in pool.map(check, rows):
-            pass
+    with ThreadPoolExecutor(max_workers=threads + 1) as pool:
+        # Waiting for the disk, while processors read back what is in memory anyway.
+        synced = pool.submit(sync, path)
+        counts = sum(pool.map(check, rows), np.zeros(codes, np.int64))
+        synced.result()
+    if layer.legend is None:
+        return None
+    return {int(code): int(counts[code]) for code in np.flatnonzero(counts) if code != layer.nodata}
 
 
 def _failure(store: PartStore, layer: Layer, out: Path, error: Exception) -> str:

@@ -13,7 +13,8 @@ from rasterio.enums import ColorInterp
 
 from pipeline.errors import LabelError, ReadError
 from pipeline.imagery.bands import described
-from pipeline.imagery.handles import GDAL_ERRORS, brief, open_raster
+from pipeline.imagery.handles import brief, open_raster
+from pipeline.imagery.remote import GDAL_ERRORS
 
 Array = np.ndarray[Any, Any]
 
