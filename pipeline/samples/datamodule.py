@@ -16,6 +16,7 @@ from pipeline.imagery.statistics import Statistics
 from pipeline.samples.augment import augmented
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.folds import TRAIN, VAL
+from pipeline.samples.labels import IGNORE
 
 Array = np.ndarray[Any, Any]
 
@@ -79,8 +80,24 @@ class ChipDataModule(L.LightningDataModule):
         self.augment = tuple(augment)
         self.sampling = sampling
         self.seed = seed
+        self.split = 1
+        self._skipped = 0
         self._train: _Chips | None = None
         self._land: _Chips | None = None
+
+    def begin_at(self, batch: int) -> None:
+        """Leave out so many batches of the epoch with which training begins: it was interrupted there."""
+        self._skipped = batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: the samples it reads itself."""
+        return self.__dict__ | {"_train": None, "_land": None, "trainer": None}
+
+    @property
+    def _part(self) -> tuple[int, int]:
+        """Which part of each batch is this process's, of how many."""
+        trainer: Any = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the training fold, in a new order each epoch."""
@@ -88,12 +105,14 @@ class ChipDataModule(L.LightningDataModule):
         weights = None
         if self.sampling == "balanced":
             weights = _balanced(self.store.chip_counts(self.round_, TRAIN)[chips])
-        order = _Order(len(chips), self.batch_size, self.seed, weights)
+        order = _Order(
+            len(chips), self.batch_size, self.seed, weights, split=self.split, part=self._part, skipped=self._skipped
+        )
         # Made once: it may hold its samples in memory, and training asks more than once.
         if self._train is None:
             self._train = _Chips(self.store, self.round_, TRAIN, chips, self.statistics, self.augment, self.numeric)
         if self.unlabelled is None:
-            return DataLoader(self._train, sampler=order, batch_size=None)
+            return _loader(self._train, order)
         if self._land is None and self.unlabelled == self.store.path:
             self._land = self._train
         elif self._land is None:
@@ -101,36 +120,91 @@ class ChipDataModule(L.LightningDataModule):
             # Their folds are those of no label.
             land = other.indices(ALL, TRAIN)
             self._land = _Chips(other, ALL, TRAIN, land, self.statistics, self.augment, False)
-        return DataLoader(_Beside(self._train, self._land), sampler=order, batch_size=None)
+        return _loader(_Beside(self._train, self._land), order)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Return batches of the validation fold."""
         chips = self.store.indices(self.round_, VAL)
         size = self.batch_size * _VALIDATION
-        order = [list(range(i, min(i + size, len(chips)))) for i in range(0, len(chips), size)]
+        order = [_own(np.arange(i, min(i + size, len(chips))), self._part) for i in range(0, len(chips), size)]
         data = _Chips(self.store, self.round_, VAL, chips, self.statistics, (), self.numeric)
-        return DataLoader(data, sampler=order, batch_size=None)
+        return _loader(data, order)
+
+
+def _loader(data: Dataset[dict[str, Tensor]], order: Any) -> DataLoader[dict[str, Tensor]]:
+    # A generator of its own: to begin an epoch draws from it, and must not change what augmentation draws.
+    return DataLoader(data, sampler=order, batch_size=None, generator=torch.Generator())
+
+
+class _Filler(list[int]):
+    """Samples of another rank, which keep busy one that has none: every rank takes every step. Their labels do not count."""
+
+
+def _own(batch: Array, part: tuple[int, int]) -> list[int]:
+    """Return the samples of a batch that are a rank's: each sample is one rank's, none is shown twice."""
+    rank, size = part
+    own = np.array_split(batch, size)[rank].tolist()
+    return own or _Filler(batch[:1].tolist())
 
 
 class _Order(Sampler[list[int]]):
-    """Lists of samples, a new order each epoch; an epoch's order depends on seed and epoch only, so it can be resumed."""
+    """Lists of samples, a new order each epoch; an epoch's order depends on seed and epoch only, so it can be resumed.
 
-    def __init__(self, n: int, size: int, seed: int, weights: Array | None) -> None:
+    Parameters
+    ----------
+    n, size : int
+        Samples, and how many make a batch.
+    seed : int
+        Of the order.
+    weights : (n,) float or None
+        The chance of each sample; None shows each once.
+    split : int
+        In how many batches, one after the other, each is divided: for devices that cannot hold it.
+    part : tuple of int
+        The rank whose part of each batch is wanted, and how many there are.
+    skipped : int
+        Batches that are left out of the first epoch that is asked for.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        size: int,
+        seed: int,
+        weights: Array | None,
+        *,
+        split: int = 1,
+        part: tuple[int, int] = (0, 1),
+        skipped: int = 0,
+    ) -> None:
         self.n, self.size, self.seed, self.weights = n, size, seed, weights
+        self.split, self.part, self.skipped = split, part, skipped
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Be told the epoch, by Lightning."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    @property
+    def batches(self) -> int:
+        """How many batches an epoch has, before they are divided."""
         return -(-self.n // self.size)
 
+    def __len__(self) -> int:
+        # A batch cannot be divided further than into its samples.
+        return self.batches * min(self.split, self.n // max(self.batches, 1))
+
     def __iter__(self) -> Iterator[list[int]]:
+        # Nothing is drawn before the first batch is asked for: a resumed training says only then which epoch it is in.
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.n) if self.weights is None else rng.choice(self.n, self.n, p=self.weights)
+        pieces = []
         # Batches of even size: a last one of a single chip would upset batch normalisation.
-        return iter([piece.tolist() for piece in np.array_split(order, len(self))])
+        for batch in np.array_split(order, self.batches):
+            pieces += np.array_split(batch, len(self) // self.batches)
+        skipped, self.skipped = self.skipped, 0
+        for piece in pieces[skipped:]:
+            yield _own(piece, self.part)
 
 
 class _Chips(Dataset[dict[str, Tensor]]):
@@ -168,6 +242,8 @@ class _Chips(Dataset[dict[str, Tensor]]):
         valid = np.isfinite(values).all(2)
         cube = torch.from_numpy(self.statistics.normalise(values, valid))
         labels = torch.from_numpy(self.store.targets_of(truth, self.round_, self.role).astype(np.int64))
+        if isinstance(places, _Filler):
+            labels.fill_(IGNORE)
         batch = {
             "cube": cube,
             "valid": torch.from_numpy(valid),
