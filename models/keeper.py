@@ -96,7 +96,7 @@ class Keeper(Checkpoint):
         self.gradients = gradients
         self.company = company
         self.notes = notes
-        self.asked = False
+        self.asked = self.over = False
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, torch.Tensor] = {}
@@ -126,6 +126,7 @@ class Keeper(Checkpoint):
             "seconds": self.seconds,
             "notes": self.notes,
             "clock": self.clock.state(),
+            "over": self.over,
             # Of an epoch that is not whole: batches done, and the sums over them.
             "step": self.step,
             "sums": [float(self.task.train_mean.total), float(self.task.train_mean.weight)],
@@ -148,6 +149,15 @@ class Keeper(Checkpoint):
             self.gradients.restore(state_dict["gradients"])
             self.data.begin_at(step)  # type: ignore[attr-defined]
         self.sow(len(self.history), step)
+
+    def on_load_checkpoint(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002 - a hook
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Do nothing more where the training had been stopped early, and was killed before that was written down."""
+        trainer.should_stop = bool(checkpoint["callbacks"][STATE]["over"])
 
     def sow(self, epoch: int, step: int = 0) -> None:
         """Give each step of each rank its own seed: a resumed training draws what an undisturbed one would have drawn."""
@@ -216,6 +226,7 @@ class Keeper(Checkpoint):
             if loss < self.best_loss or loss == -math.inf:
                 self.best_epoch, self.best_loss = epoch, loss
                 self.best = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+            self.over = trainer.should_stop
             self._save(trainer)
         if "csv" in self.settings.track and self.company.place.rank == 0:
             write_metrics(self.folder / _METRICS, self.history)

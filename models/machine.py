@@ -109,7 +109,8 @@ def threads(network: Network, place: Place) -> Iterator[None]:
     Ranks of one machine share its cores.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if network.pixelwise else max(1, before // place.per_node))
+    own = before if place.size == 1 else max(1, len(os.sched_getaffinity(0)) // place.per_node)
+    torch.set_num_threads(1 if network.pixelwise else own)
     try:
         yield
     finally:

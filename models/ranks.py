@@ -141,6 +141,8 @@ class Company:
                 said = f"process {', '.join(lost)} of {self.place.size} died: out of memory, or killed from outside"
             if not said:
                 raise
+            if torch.OutOfMemoryError.__name__ in said:
+                raise torch.OutOfMemoryError(said) from error
             raise RankError(
                 f"the training on {self.place.size} devices failed: {said}. What is done is kept"
             ) from error

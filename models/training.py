@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -21,6 +22,7 @@ from models.files import whole
 from models.keeper import LAST, STATE, Keeper, Progress, Stopped
 from models.learning import LearningTask
 from models.machine import company_of, compiled, options, threads
+from models.memory import DIVISION, Division
 from models.network import ModelError, Network
 from models.ranks import Company
 from models.schedules import Rate
@@ -94,8 +96,8 @@ def fit(
 
     Where there is a validation fold, training stops early and keeps the weights with the lowest ``val_loss``; where
     there is none, it runs all its epochs and keeps the last. One that diverges is stopped and keeps what was best before.
-    ``folder`` then holds ``metrics.csv``, ``last.ckpt`` and
-    a mark that it is done: called again, the weights are read back and nothing is trained.
+    ``folder`` then holds ``metrics.csv``, ``last.ckpt`` and a mark that it is done: called again, the weights are read
+    back and nothing is trained. Where the device cannot hold a batch, it is halved and as many more make a step.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def fit(
     stop_after : int, optional
         Run only so many epochs, under the schedule of all.
     resume : bool
-        Go on after the last whole epoch of an interrupted call, and keep what is done. False starts anew.
+        Go on where an interrupted call had written a checkpoint, and keep what is done. False starts anew.
     progress : callable, optional
         Called after each epoch, those of an interrupted call included, with (epochs done, epochs at most, figures).
 
@@ -122,7 +124,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     last, done = folder / LAST, folder / _DONE
     if not resume:
-        for path in (done, last, folder / RANGE_TEST):
+        for path in (done, last, folder / RANGE_TEST, folder / DIVISION):
             path.unlink(missing_ok=True)
     epochs = stop_after or settings.epochs
     if done.is_file() and last.is_file():
@@ -131,11 +133,20 @@ def fit(
         raise ModelError(
             "training.clip and training.accumulate: what is learnt here makes its own steps; leave them out"
         )
-    with _quiet(), company_of(settings, task) as company, threads(task.network, company.place):
-        settings, notes = _before(task, data, folder, settings, anew=not last.is_file())
-        work = functools.partial(_learn, task, data, folder, settings, epochs, notes)
-        company.lead(work)
-        keeper = work(company, progress=progress)
+    division = Division(data, folder)
+    first = copy.deepcopy(task.state_dict())
+    keeper = None
+    while keeper is None:
+        try:
+            with _quiet(), company_of(settings, task) as company:
+                with threads(task.network, company.place):
+                    settings, notes = _before(task, data, folder, settings, anew=not last.is_file())
+                work = functools.partial(_learn, task, data, folder, division.of(settings), epochs, notes)
+                company.lead(work)
+                keeper = work(company, progress=progress)
+        except torch.OutOfMemoryError as error:
+            division.halve(last, error)
+            task.load_state_dict(first)
     clock = keeper.clock
     task.network.load_state_dict(keeper.best)
     result = FitResult(
@@ -145,7 +156,7 @@ def fit(
         seconds=keeper.seconds,
         speed=clock.speed,
         waiting=clock.waited,
-        notes=[*keeper.notes, *gradient_warnings(keeper.history)],
+        notes=[*keeper.notes, *division.notes(settings), *gradient_warnings(keeper.history)],
     )
     with whole(done) as temporary:
         said = dataclasses.asdict(result)
@@ -192,7 +203,7 @@ def _learn(
     if not last.is_file():
         keeper.sow(0)
     try:
-        with _quiet(), compiled(task.network, settings):
+        with _quiet(), threads(task.network, company.place), compiled(task.network, settings):
             trainer.fit(task, data, ckpt_path=last if last.is_file() else None, weights_only=True)
     except (EOFError, pickle.UnpicklingError) as error:
         raise ModelError(_damaged(last, error)) from error

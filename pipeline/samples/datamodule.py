@@ -89,6 +89,14 @@ class ChipDataModule(L.LightningDataModule):
         """Leave out so many batches of the epoch with which training begins: it was interrupted there."""
         self._skipped = batch
 
+    def divide(self, parts: int) -> bool:
+        """Divide each batch in so many, one after the other; return whether each has so many samples."""
+        samples = len(self.store.indices(self.round_, TRAIN))
+        possible = parts <= samples // -(-samples // self.batch_size)
+        if possible:
+            self.split = parts
+        return possible
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs: the samples it reads itself."""
         return self.__dict__ | {"_train": None, "_land": None, "trainer": None}
@@ -191,8 +199,7 @@ class _Order(Sampler[list[int]]):
         return -(-self.n // self.size)
 
     def __len__(self) -> int:
-        # A batch cannot be divided further than into its samples.
-        return self.batches * min(self.split, self.n // max(self.batches, 1))
+        return self.batches * self.split
 
     def __iter__(self) -> Iterator[list[int]]:
         # Nothing is drawn before the first batch is asked for: a resumed training says only then which epoch it is in.
@@ -201,7 +208,7 @@ class _Order(Sampler[list[int]]):
         pieces = []
         # Batches of even size: a last one of a single chip would upset batch normalisation.
         for batch in np.array_split(order, self.batches):
-            pieces += np.array_split(batch, len(self) // self.batches)
+            pieces += np.array_split(batch, self.split)
         skipped, self.skipped = self.skipped, 0
         for piece in pieces[skipped:]:
             yield _own(piece, self.part)
