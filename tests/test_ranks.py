@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +135,8 @@ def test_srun_says_who_is_who() -> None:
     step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
     found = _from_slurm(step | {"SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "1234567"})
     assert found == {
-        "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "gpu07", "MASTER_PORT": "24567",
+        "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "gpu07", "MASTER_PORT": "24567",
     }  # fmt: skip
     assert Place(rank=5, size=8, local=1, per_node=4).nodes == 2
     with pytest.raises(ModelError, match="found 7 tasks on 2 nodes"):
@@ -172,19 +170,3 @@ def test_a_command_that_srun_starts_twice_runs_once_and_trains_on_both(
     capfd.readouterr()
     assert cli(*arguments) == 0
     assert capfd.readouterr().err.count("up to date") == 2
-
-
-def test_sigterm_ends_a_run_tidily_while_it_cuts_chips(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def end() -> None:
-        deadline = time.monotonic() + 60
-        while not (folder / "out" / ".landweave" / "prepare.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=end)
-    thread.start()
-    assert cli("prepare", folder / "job.yaml", "--set", "compute={workers: 2}") == 1
-    thread.join()
-    assert "error: stopped by SIGTERM; what is done is kept" in capfd.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert cli("prepare", folder / "job.yaml", "-q") == 0
