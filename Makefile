@@ -40,6 +40,7 @@ bench: $(READY)  ## speed and memory, as ratios taken in one run
 	$(BIN)/python benchmarks/series.py
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/saliency.py
+	$(BIN)/python benchmarks/ranks.py
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
