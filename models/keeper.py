@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from models.files import whole
-from models.network import ModelError, Network
+from models.learning import LearningTask
+from models.network import ModelError
+from models.ranks import Company
 from models.settings import TrainingSettings
 from models.trackers import write_metrics
-from models.watching import Clock
+from models.watching import Clock, Gradients
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -29,54 +34,77 @@ _METRICS = "metrics.csv"
 _DIVERGED = 10.0  # a training loss that is so many times that of the first epoch will not come down again
 
 
+class Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
+    """A training was asked to stop (SIGTERM), and has written where it stopped."""
+
+
 class Keeper(Checkpoint):
-    """Keeps history, best weights and the checkpoint, all in one file that is written once an epoch, whole.
+    """Keeps history, best weights and the checkpoint, all in one file that is written whole, at the end of each epoch.
 
     A `ModelCheckpoint` for the best and another for the last would be two files that a kill can leave out of step.
     Subclasses of `Checkpoint` are called after all others, so the figures and early stopping are those of this epoch.
 
+    It is also written within an epoch: every so many minutes, and when the process is asked to stop (SIGTERM). That needs
+    a data module that can begin there, by a method ``begin_at(batch)``: the first epoch that it is asked for lacks so
+    many batches. Without it a training goes on at the last epoch's end.
+
     Parameters
     ----------
-    network : Network
-        Whose weights are kept.
+    task : LearningTask
+        What learns.
+    data : LightningDataModule
+        What it learns from.
     folder : Path
         Where the checkpoint is written.
     epochs : int
         Epochs at most.
     settings : TrainingSettings
-        Seed and tracking.
+        Seed, tracking and the time between checkpoints.
     progress : callable or None
         As of `fit`.
     clock : Clock
         Times the epochs.
+    gradients : Gradients
+        Whose sums within an epoch are kept.
+    company : Company
+        The ranks that train; the first one writes.
     notes : list of str
         What the user is to be told of the time before training.
     """
 
     def __init__(
         self,
-        network: Network,
+        task: LearningTask,
+        data: LightningDataModule,
         folder: Path,
         epochs: int,
         settings: TrainingSettings,
         progress: Progress | None,
         clock: Clock,
+        gradients: Gradients,
+        company: Company,
         notes: list[str],
     ) -> None:
-        self.network = network
+        self.task = task
+        self.network = task.network
+        self.data = data
         self.folder = folder
         self.epochs = epochs
         self.settings = settings
         self.progress = progress
         self.clock = clock
+        self.gradients = gradients
+        self.company = company
         self.notes = notes
+        self.asked = self.over = False
+        self.step = 0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, torch.Tensor] = {}
         self.best_epoch = 0
         self.best_loss = math.inf
         self.resumed_from: int | None = None
         self.before = 0.0
-        self.start = time.monotonic()
+        self.start = self.saved = time.monotonic()
 
     @property
     def state_key(self) -> str:
@@ -98,6 +126,11 @@ class Keeper(Checkpoint):
             "seconds": self.seconds,
             "notes": self.notes,
             "clock": self.clock.state(),
+            "over": self.over,
+            # Of an epoch that is not whole: batches done, and the sums over them.
+            "step": self.step,
+            "sums": [float(self.task.train_mean.total), float(self.task.train_mean.weight)],
+            "gradients": self.gradients.state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -110,16 +143,71 @@ class Keeper(Checkpoint):
         self.notes = state_dict["notes"]
         self.clock.restore(state_dict["clock"])
         self.resumed_from = len(self.history)
-        self.sow(len(self.history))
+        step = state_dict["step"]
+        if step:
+            self.task.train_mean.update(*state_dict["sums"])
+            self.gradients.restore(state_dict["gradients"])
+            self.data.begin_at(step)  # type: ignore[attr-defined]
+        self.sow(len(self.history), step)
 
-    def sow(self, epoch: int) -> None:
-        """Give an epoch its own seed: a resumed training draws what an undisturbed one would have drawn."""
-        torch.manual_seed(self.settings.seed * 1_000_003 + epoch)
+    def on_load_checkpoint(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002 - a hook
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Do nothing more where the training had been stopped early, and was killed before that was written down."""
+        trainer.should_stop = bool(checkpoint["callbacks"][STATE]["over"])
+
+    def sow(self, epoch: int, step: int = 0) -> None:
+        """Give each step of each rank its own seed: a resumed training draws what an undisturbed one would have drawn."""
+        place = (self.settings.seed, epoch, step, self.company.place.rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
-        """Report the epochs that are done."""
+        """Listen for SIGTERM, and report the epochs that are done."""
+        if threading.current_thread() is threading.main_thread():
+            # In the place of Lightning's, which takes it for an error; it puts back what was there before when it ends.
+            signal.signal(signal.SIGTERM, self._ask)
         for epoch, figures in enumerate(self.history):
             self._report(epoch + 1, figures)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002 - a hook
+        outputs: Any,  # noqa: ARG002 - a hook
+        batch: Any,  # noqa: ARG002 - a hook
+        batch_idx: int,
+    ) -> None:
+        """Keep where the training is within the epoch, where it is time; stop where that was asked for.
+
+        Raises
+        ------
+        Stopped
+            In the last case.
+        """
+        done, epoch = batch_idx + 1, trainer.current_epoch
+        self.sow(epoch, done)
+        late = time.monotonic() - self.saved > 60 * self.settings.checkpoint_every and self.company.place.rank == 0
+        # All ranks do the same, or one would wait for the others for ever.
+        asked, due = (v > 0 for v in self.company.sum(self.asked, late))
+        # What follows the last step, or belongs to the one that is not yet taken, is waited for.
+        if not (asked or due) or done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
+            return
+        if hasattr(self.data, "begin_at"):
+            self.step = done
+            self._save(trainer)
+            self.step = 0
+        if asked:
+            raise Stopped(f"in epoch {epoch + 1}, after step {done} of {trainer.num_training_batches}")
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.folder / LAST)
+        self.saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
         """Keep the figures of the epoch, and its weights where they are the best; stop a training that diverged."""
@@ -138,11 +226,15 @@ class Keeper(Checkpoint):
             if loss < self.best_loss or loss == -math.inf:
                 self.best_epoch, self.best_loss = epoch, loss
                 self.best = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
-            trainer.save_checkpoint(self.folder / LAST)
-        if "csv" in self.settings.track:
+            self.over = trainer.should_stop
+            self._save(trainer)
+        if "csv" in self.settings.track and self.company.place.rank == 0:
             write_metrics(self.folder / _METRICS, self.history)
         self.sow(epoch + 1)
         self._report(epoch + 1, figures)
+        (asked,) = self.company.sum(self.asked)
+        if asked and epoch + 1 < self.epochs and not trainer.should_stop:
+            raise Stopped(f"after epoch {epoch + 1}")
 
     def _broken(self, figures: dict[str, float]) -> str | None:
         """Return what shows that the training has diverged, or None."""

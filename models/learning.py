@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from models.network import Network
 from models.optimisers import optimizer, weights
+from models.ranks import Company
 from models.settings import TrainingSettings
 
 Batch = dict[str, Tensor]
@@ -40,7 +41,9 @@ class LearningTask(LightningModule, ABC):
         self.network = network
         self.settings = settings
         self.centred = centred
-        self.train_mean = Ratio()
+        self.company: Company | None = None
+        # Of a step all ranks know the sums; of validation each knows its own.
+        self.train_mean = Ratio(sync_on_compute=False)
         self.val_mean = Ratio()
 
     @abstractmethod
@@ -53,6 +56,8 @@ class LearningTask(LightningModule, ABC):
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:  # noqa: ARG002 - Lightning's signature
         """Return the loss of a batch; None, and no step, where nothing can be learnt from it."""
+        if self.company is not None:
+            return self._part(batch, self.company)
         # A single pixel has no variance that batch normalisation could take; it comes again in another batch.
         if self.samples(batch) < 2:
             return None
@@ -61,6 +66,18 @@ class LearningTask(LightningModule, ABC):
             return None
         self.train_mean.update(total.detach(), weight)
         return total / weight + self.penalty()
+
+    def _part(self, batch: Batch, company: Company) -> Tensor:
+        """Return the loss of a rank's part of a batch.
+
+        Gradients are averaged over ranks, of which each may have another number of labelled pixels, or none. So a part
+        weighs as much as its labels: the mean is the gradient of the whole batch.
+        """
+        total, weight = self.loss(batch)
+        whole, weights_ = company.sum(total.detach(), weight)
+        self.train_mean.update(whole, weights_)
+        # Where nobody has a label the step is made all the same, with no more than the penalty: every rank must take it.
+        return total * (company.place.size / weights_ if weights_ > 0 else 0.0) + self.penalty()
 
     def penalty(self) -> Tensor:
         """Return what large weights cost in a step; ``train_loss`` does not hold it, to be comparable with ``val_loss``."""
@@ -73,21 +90,27 @@ class LearningTask(LightningModule, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Publish the mean loss of the epoch."""
-        if self.train_mean.update_called:
-            self.log("train_loss", self.train_mean.compute())
-        self.train_mean.reset()
+        self._publish("train_loss", self.train_mean)
+
+    def _publish(self, name: str, mean: Ratio) -> bool:
+        """Log a mean over an epoch, and begin anew; return whether there is one, for nothing may have had a weight."""
+        known = False
+        if mean.update_called:
+            total, weight = mean.compute()
+            known = bool(weight > 0)
+            if known:
+                self.log(name, (total / weight).float())
+        mean.reset()
+        return known
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Add a batch to the figures of the validation fold."""
-        total, weight = self.loss(batch)
-        if weight > 0:
-            self.val_mean.update(total, weight)
+        # Also where no label is: all ranks add up their sums in the end, or one would wait for ever.
+        self.val_mean.update(*self.loss(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Publish the figures of the validation fold."""
-        if self.val_mean.update_called:
-            self.log("val_loss", self.val_mean.compute())
-        self.val_mean.reset()
+        self._publish("val_loss", self.val_mean)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser."""
@@ -95,7 +118,7 @@ class LearningTask(LightningModule, ABC):
 
 
 class Ratio(Metric):
-    """A sum over a sum of weights, over all batches and devices.
+    """A sum and the sum of its weights, over all batches and devices.
 
     `torchmetrics.MeanMetric` either drops values that are not numbers, by which a broken training must be seen, or
     (``nan_strategy="disable"``, torchmetrics 1.9) ignores the weights.
@@ -104,16 +127,16 @@ class Ratio(Metric):
     total: Tensor
     weight: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: bool) -> None:
+        super().__init__(**options)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("weight", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, total: Tensor, weight: Tensor) -> None:
+    def update(self, total: Tensor | float, weight: Tensor | float) -> None:
         """Add a sum and its weight."""
         self.total += total
         self.weight += weight
 
     def compute(self) -> Tensor:
-        """Return the ratio."""
-        return (self.total / self.weight).float()
+        """Return the sum and its weight, (2,)."""
+        return torch.stack([self.total, self.weight])

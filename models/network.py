@@ -37,6 +37,8 @@ NETWORKS: dict[str, str] = {
 class ModelError(ValueError):
     """Something about a network, a training or a bundle is the user's to mend; the message is complete by itself."""
 
+    exit_status = 2
+
 
 class NetworkSettings(BaseModel):
     """Base of the settings of every network: unknown keys are refused, values never change after validation."""

@@ -146,7 +146,32 @@ class TrainingSettings(_Settings):
     precision: Literal["auto", "32", "bf16", "16"] = Field(
         "auto", description="Arithmetic while training. auto: bf16 on a GPU that has it, else 32."
     )
-    devices: int | Literal["auto"] = Field("auto", description="Devices to train on; auto: one GPU, else the CPU.")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="GPUs of each node to train on; where there is none, processes on its cores. A step is divided among them "
+        "and stays the same. auto: one, or as many as torchrun or srun has started.",
+    )
+    nodes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Machines to train on. Several are started from outside, by torchrun or srun: see docs/training.md. auto: "
+        "as many as were started.",
+    )
+    strategy: Literal["auto", "ddp"] = Field(
+        "auto",
+        description="How several devices learn together. auto: by ddp, each a part of every step, where there are several; "
+        "ddp: the same, and one device alone is refused.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the network before it is trained (torch.compile): faster steps after a minute or so; needs a C++ "
+        "compiler.",
+    )
+    checkpoint_every: float = Field(
+        5.0,
+        gt=0,
+        description="Minutes between checkpoints within an epoch; one more is written at the end of each epoch, and one when "
+        "the run is told to stop (SIGTERM).",
+    )
     check_batch: bool = Field(
         True,
         description="Before training, see in a few steps whether the network can learn one small batch; say so if not.",

@@ -64,7 +64,9 @@ class ClassificationTask(LearningTask):
                 "kappa": MulticlassCohenKappa(**common),
                 "macro_f1": MulticlassF1Score(average="macro", **common),
                 "iou": MulticlassJaccardIndex(average="none", **common),
-            }
+            },
+            # Said, for what a rank has seen must not decide which of them share their sums.
+            compute_groups=[["kappa", "iou"], ["overall"], ["macro_f1"]],
         )
 
     def scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -86,17 +88,14 @@ class ClassificationTask(LearningTask):
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Add a batch to the figures of the validation fold."""
         scores, target = self.scored(batch)
-        total, weight = self._loss(scores, target)
-        if weight > 0:
-            self.val_mean.update(total, weight)
+        self.val_mean.update(*self._loss(scores, target))
+        if len(target):
             self.val_figures.update(scores.argmax(1), target)
 
     def on_validation_epoch_end(self) -> None:
         """Publish the figures of the validation fold; one that is undefined (a kappa of one class) is left out."""
-        if not self.val_mean.update_called:
-            return
-        super().on_validation_epoch_end()
-        for name, value in self.val_figures.compute().items():
+        figures = self.val_figures.compute() if self._publish("val_loss", self.val_mean) else {}
+        for name, value in figures.items():
             values = {f"val_{name}": value} if value.ndim == 0 else {f"val_{name}_{i}": v for i, v in enumerate(value)}
             self.log_dict({k: v for k, v in values.items() if torch.isfinite(v)})
         self.val_figures.reset()

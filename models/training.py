@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import json
 import logging
 import pickle
@@ -11,16 +13,18 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from models.files import whole
-from models.keeper import LAST, STATE, Keeper, Progress, WholeCheckpointIO
+from models.keeper import LAST, STATE, Keeper, Progress, Stopped
 from models.learning import LearningTask
+from models.machine import company_of, compiled, options, threads
+from models.memory import DIVISION, Division
 from models.network import ModelError, Network
+from models.ranks import Company
 from models.schedules import Rate
 from models.settings import TrainingSettings
 from models.trackers import loggers
@@ -39,6 +43,10 @@ _ADVICE = (
     ".*does not have many workers.*",  # chips are read in this process: starting others costs more than it saves
     ".*smaller than the logging interval.*",  # figures are logged by epoch
     ".*`training_step` returned `None`.*",  # a batch without labels makes no step
+    ".*your dataloader is not resumable.*",  # the data module is told where to begin
+    ".*was called before the ``update`` method.*",  # a rank may have no labelled pixel to validate with
+    ".*`broadcast_buffers` is deprecated.*",  # its successor is not in all versions of torch that are allowed
+    ".*sync_dist=True.*",  # figures are those of all ranks before they are logged
 )
 
 
@@ -88,8 +96,8 @@ def fit(
 
     Where there is a validation fold, training stops early and keeps the weights with the lowest ``val_loss``; where
     there is none, it runs all its epochs and keeps the last. One that diverges is stopped and keeps what was best before.
-    ``folder`` then holds ``metrics.csv``, ``last.ckpt`` and
-    a mark that it is done: called again, the weights are read back and nothing is trained.
+    ``folder`` then holds ``metrics.csv``, ``last.ckpt`` and a mark that it is done: called again, the weights are read
+    back and nothing is trained. Where the device cannot hold a batch, it is halved and as many more make a step.
 
     Parameters
     ----------
@@ -102,7 +110,7 @@ def fit(
     stop_after : int, optional
         Run only so many epochs, under the schedule of all.
     resume : bool
-        Go on after the last whole epoch of an interrupted call, and keep what is done. False starts anew.
+        Go on where an interrupted call had written a checkpoint, and keep what is done. False starts anew.
     progress : callable, optional
         Called after each epoch, those of an interrupted call included, with (epochs done, epochs at most, figures).
 
@@ -110,42 +118,36 @@ def fit(
     ------
     ModelError
         If the loss is no longer finite, a checkpoint cannot be read, or an option cannot be met on this machine.
+    KeyboardInterrupt
+        If the process was asked to stop (SIGTERM): after the step that was in work, when that is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last, done = folder / LAST, folder / _DONE
     if not resume:
-        for path in (done, last, folder / RANGE_TEST):
+        for path in (done, last, folder / RANGE_TEST, folder / DIVISION):
             path.unlink(missing_ok=True)
     epochs = stop_after or settings.epochs
     if done.is_file() and last.is_file():
         return _finished(task.network, last, done, epochs, progress)
-    options = _machine(settings)
-    trackers = loggers(settings, folder)
     if not task.automatic_optimization and (settings.clip or settings.accumulate > 1):
         raise ModelError(
             "training.clip and training.accumulate: what is learnt here makes its own steps; leave them out"
         )
-    with _quiet(), _threads(task.network):
-        settings, notes = _before(task, data, folder, settings, options, anew=not last.is_file())
-        clock = Clock()
-        keeper = Keeper(task.network, folder, epochs, settings, progress, clock, notes)
-        trainer = Trainer(
-            **options,
-            max_epochs=epochs,
-            callbacks=[clock, Rate(settings, keeper), Gradients(task.network), *_early_stopping(settings), keeper],
-            logger=trackers or False,
-            plugins=[WholeCheckpointIO()],
-            default_root_dir=folder,
-            gradient_clip_val=settings.clip,
-            accumulate_grad_batches=settings.accumulate,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-        )
-        task.train()  # Lightning leaves every module in the mode it finds
+    division = Division(data, folder)
+    first = copy.deepcopy(task.state_dict())
+    keeper = None
+    while keeper is None:
         try:
-            trainer.fit(task, data, ckpt_path=last if last.is_file() else None, weights_only=True)
-        except (EOFError, pickle.UnpicklingError) as error:
-            raise ModelError(_damaged(last, error)) from error
+            with _quiet(), company_of(settings, task) as company:
+                with threads(task.network, company.place):
+                    settings, notes = _before(task, data, folder, settings, anew=not last.is_file())
+                work = functools.partial(_learn, task, data, folder, division.of(settings), epochs, notes)
+                company.lead(work)
+                keeper = work(company, progress=progress)
+        except torch.OutOfMemoryError as error:
+            division.halve(last, error)
+            task.load_state_dict(first)
+    clock = keeper.clock
     task.network.load_state_dict(keeper.best)
     result = FitResult(
         best_epoch=keeper.best_epoch,
@@ -154,7 +156,7 @@ def fit(
         seconds=keeper.seconds,
         speed=clock.speed,
         waiting=clock.waited,
-        notes=[*keeper.notes, *gradient_warnings(keeper.history)],
+        notes=[*keeper.notes, *division.notes(settings), *gradient_warnings(keeper.history)],
     )
     with whole(done) as temporary:
         said = dataclasses.asdict(result)
@@ -163,12 +165,63 @@ def fit(
     return result
 
 
+def _learn(
+    task: LearningTask,
+    data: LightningDataModule,
+    folder: Path,
+    settings: TrainingSettings,
+    epochs: int,
+    notes: list[str],
+    company: Company,
+    *,
+    progress: Progress | None = None,
+) -> Keeper:
+    """Do a rank's part of a training; return what was kept of it.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it was asked to stop; says where it did.
+    """
+    last = folder / LAST
+    if company.place.size > 1:
+        task.company = company
+    clock, gradients = Clock(), Gradients(task.network)
+    keeper = Keeper(task, data, folder, epochs, settings, progress, clock, gradients, company, notes)
+    trainer = Trainer(
+        **options(settings, company),
+        max_epochs=epochs,
+        callbacks=[clock, Rate(settings, keeper), gradients, *_early_stopping(settings), keeper],
+        logger=loggers(settings, folder) or False,
+        default_root_dir=folder,
+        gradient_clip_val=settings.clip,
+        accumulate_grad_batches=settings.accumulate,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    task.train()  # Lightning leaves every module in the mode it finds
+    if not last.is_file():
+        keeper.sow(0)
+    try:
+        with _quiet(), threads(task.network, company.place), compiled(task.network, settings):
+            trainer.fit(task, data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(_damaged(last, error)) from error
+    except Stopped as stop:
+        raise KeyboardInterrupt(f"training was stopped {stop}; the same command goes on from there") from stop
+    except SystemExit as stop:
+        # So ends Lightning when it is interrupted, Ctrl-C included.
+        raise KeyboardInterrupt from stop
+    finally:
+        task.company = None
+    return keeper
+
+
 def _before(
     task: LearningTask,
     data: LightningDataModule,
     folder: Path,
     settings: TrainingSettings,
-    options: dict[str, Any],
     *,
     anew: bool,
 ) -> tuple[TrainingSettings, list[str]]:
@@ -181,7 +234,7 @@ def _before(
         kept = folder / RANGE_TEST
         if anew or not kept.is_file():
             with whole(kept) as temporary:
-                temporary.write_text(json.dumps(range_test(task, data, options).to_json()))
+                temporary.write_text(json.dumps(range_test(task, data, options(settings)).to_json()))
         rate = float(json.loads(kept.read_text())["suggestion"])
         settings = settings.model_copy(update={"optimizer": settings.optimizer.model_copy(update={"lr": rate})})
         task.settings = settings
@@ -213,42 +266,6 @@ def _early_stopping(settings: TrainingSettings) -> list[EarlyStopping]:
         return []
     # Not strict: where there is no validation fold there is no val_loss, and all epochs are run.
     return [EarlyStopping("val_loss", patience=settings.early_stopping, mode="min", strict=False, verbose=False)]
-
-
-def _machine(settings: TrainingSettings) -> dict[str, Any]:
-    """Return what Lightning is told of this machine, for every training on it."""
-    if settings.devices not in ("auto", 1):
-        raise ModelError(
-            f"training.devices: found {settings.devices}; this version trains on one device, so auto and 1 are allowed"
-        )
-    return {
-        "accelerator": "auto" if torch.cuda.is_available() else "cpu",
-        "devices": 1,
-        "precision": _precision(settings),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-
-
-def _precision(settings: TrainingSettings) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    cuda = torch.cuda.is_available()
-    if settings.precision == "auto":
-        return "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    if settings.precision == "16" and not cuda:
-        raise ModelError("training.precision: 16 needs a GPU, and there is none here; use auto, 32 or bf16")
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision]  # type: ignore[return-value]
-
-
-@contextlib.contextmanager
-def _threads(network: Network) -> Iterator[None]:
-    """Compute on one thread where steps are tiny: dividing them costs more than it saves, 20-fold on a busy machine."""
-    before = torch.get_num_threads()
-    if network.pixelwise:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

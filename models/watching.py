@@ -34,9 +34,17 @@ class Gradients(Callback):
         self.total = torch.zeros(len(self.layers))
         self.steps = 0
 
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint within an epoch keeps."""
+        return {"total": self.total.cpu(), "steps": self.steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Add to what a checkpoint kept."""
+        self.total, self.steps = state["total"], state["steps"]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
         """Begin anew."""
-        self.total, self.steps = torch.zeros(len(self.layers), device=pl_module.device), 0
+        self.total, self.steps = torch.zeros(len(self.layers)), 0
 
     def on_before_optimizer_step(
         self,
@@ -47,7 +55,8 @@ class Gradients(Callback):
         """Add the norms of a step of the optimiser that moves the network."""
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if any(id(p) in moved for own in self.layers.values() for p in own):
-            self.total += _norms(self.layers.values())
+            norms = _norms(self.layers.values())
+            self.total = self.total.to(norms.device) + norms
             self.steps += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
@@ -131,6 +140,10 @@ class Clock(Callback):
     def waited(self) -> float:
         """Share of the time spent waiting for data."""
         return self.waiting / self.seconds if self.seconds else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
+        """Begin to wait for the next batch of an epoch that was interrupted."""
+        self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
         """Begin to wait for the first batch."""

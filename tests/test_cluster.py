@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import write_job, write_labels, write_scene
 from distributed import Client, LocalCluster
 from test_run import cli, count_parts, digests
+from test_run import start as start_run
 
 from pipeline.cluster import dask_client
 from pipeline.engine import run_tasks
@@ -116,6 +118,27 @@ def test_the_scheduler_is_killed(
     assert heard.count("error: the Dask scheduler at tcp://127.0.0.1:") == 1
     assert "went away" in heard
     assert "Traceback" not in heard
+    assert cli("predict", trained / "job.yaml") == 0
+    assert "resumed: " in capfd.readouterr().err
+    assert digests(trained / "out") == digests(trained)
+
+
+def test_sigterm_stops_a_run_tidily(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(trained / "out" / "maps", ignore_errors=True)
+    process = start_run(trained, "--set", "compute={workers: 2}")
+    workers: list[psutil.Process] = []
+
+    def end() -> None:
+        workers.extend(psutil.Process(process.pid).children(recursive=True))
+        process.terminate()
+
+    at_part(trained, 8, end).join()
+    _, heard = process.communicate(timeout=100)
+    assert process.returncode == 1, heard
+    assert heard.decode() == "error: stopped by SIGTERM; what is done is kept: the same command goes on from there\n"
+    assert len(workers) >= 2
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert count_parts(trained) >= 8
     assert cli("predict", trained / "job.yaml") == 0
     assert "resumed: " in capfd.readouterr().err
     assert digests(trained / "out") == digests(trained)

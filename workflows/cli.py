@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 if TYPE_CHECKING:
     from workflows.console import Console
     from workflows.context import Context
 
+
+class _Interrupted(Exception):  # noqa: N818 - no error: somebody asked for it
+    """The work was stopped from outside."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """Commands whose interruption reaches `main`: typer would say no more than that they were aborted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Interrupted(str(stop)) from stop
+
+
 app = typer.Typer(
     name="landweave",
+    cls=_Commands,
     help="Land-cover maps without seams from satellite rasters and a handful of labelled polygons.",
     no_args_is_help=True,
     add_completion=False,
@@ -292,31 +313,74 @@ def doctor() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends with one message and the exit status of its kind."""
-    from pipeline.errors import LandweaveError
-
     # Threads that wait for each other must sleep, not spin: a busy neighbour otherwise slows a training tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        app(arguments)
-    except LandweaveError as error:
-        from workflows.console import error as show
+    status = _answered(arguments)
+    if status:
+        sys.exit(status)
 
-        show(str(error))
-        sys.exit(error.exit_status)
+
+def _answered(arguments: list[str] | None) -> int:
+    """Run the command line; show what went wrong, and return the exit status."""
+    from pipeline.errors import LandweaveError
+
+    try:
+        with _ended_tidily():
+            _run(arguments)
+    except LandweaveError as error:
+        return _show(str(error), error.exit_status)
     except ValueError as error:
         # `models` has an error of its own; where it was not loaded, it has raised none.
         models = sys.modules.get("models.network")
         if models is None or not isinstance(error, models.ModelError):
             raise
-        from workflows.console import error as show
+        return _show(str(error), error.exit_status)
+    except (KeyboardInterrupt, _Interrupted) as stop:
+        return _show(str(stop) or "stopped; what is done is kept: give the same command again to go on", 1)
+    return 0
 
-        show(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        from workflows.console import error as show
 
-        show("stopped; what is done is kept: give the same command again to go on")
-        sys.exit(1)
+def _run(arguments: list[str] | None) -> None:
+    """Run the command; where torchrun or srun has started several of it, all but the first only help it to train."""
+    sizes = (os.environ.get(name) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    if int(next((size for size in sizes if size), 1)) == 1:
+        app(arguments)
+        return
+    from models.ranks import enrol
+
+    with enrol() as company:
+        if company.place.rank:
+            company.follow()
+        else:
+            app(arguments)
+
+
+@contextlib.contextmanager
+def _ended_tidily() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does: what is done is kept, workers are sent home, the folder is free."""
+
+    def end(*_: object) -> None:
+        # Once is enough: a second one must not break into the tidying up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt("stopped by SIGTERM; what is done is kept: the same command goes on from there")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show(text: str, status: int) -> int:
+    """Show what went wrong, but for ranks that only help: the first says it."""
+    from workflows.console import error
+
+    if os.environ.get("RANK", "0") == "0":
+        error(text)
+    return status
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def key_prepare(context: Context) -> dict[str, Any]:
 def key_train(context: Context) -> dict[str, Any]:
     """Return what the bundle depends on."""
     training = context.job.training.model_dump(mode="json")
-    # Where figures are logged, and on what the work is done, does not make another model.
-    for name in ("track", "devices"):
+    # Where figures are logged, on what the work is done and how often it is kept does not make another model.
+    for name in ("track", "devices", "nodes", "strategy", "compile", "checkpoint_every"):
         training.pop(name, None)
     own = {name: getattr(context.job, name).model_dump(mode="json") for name in ("reconstruction", "forecast")}
     return key_prepare(context) | {

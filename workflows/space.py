@@ -99,7 +99,10 @@ _REFUSED = {
     "training.seed": "the best of several seeds is luck, and no setting",
     "training.epochs": "early stopping finds the number of epochs; tune.epochs bounds it",
     "training.track": "it changes no result",
-    "training.devices": "it changes no result",
+    **dict.fromkeys(
+        (f"training.{name}" for name in ("devices", "nodes", "strategy", "compile", "checkpoint_every")),
+        "it changes no result",
+    ),
 }
 
 # What the loss of a task without classes is made of, or is bound to fall with.

@@ -166,8 +166,9 @@ def run_trial(
 
 
 def trial_job(job: Job, values: Mapping[str, Any]) -> Job:
-    """Return the job of a trial: its values, and nothing written but what resuming needs."""
-    return changed(job, {**values, "training.track": []}, "a trial of the search")
+    """Return the job of a trial: its values, on one device, and nothing written but what resuming needs."""
+    alone = dict.fromkeys(("training.devices", "training.nodes", "training.strategy"), "auto")
+    return changed(job, {**values, **alone, "training.track": []}, "a trial of the search")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
