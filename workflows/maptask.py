@@ -63,7 +63,7 @@ class MapTask:
         inside = None if self.area is None else inside_area(self.area, self.blocks.geobox, block.inner)
         arrays = None
         # A block without any valid pixel is nodata; the network is not asked.
-        if inside is None or inside.any():
+        if (inside is None or inside.any()) and self.cube.holds(block.inner):
             tile = self.cube.read(block.padded)
             if tile.valid[:, *block.inner.within(block.padded)].any():
                 arrays = self.compute(block, tile, inside)

@@ -12,7 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from pipeline.errors import ImageryError, nearest
-from pipeline.grid import Window, whole, wkt
+from pipeline.grid import Window, whole, window_geobox, wkt
 from pipeline.imagery.area import inside_area
 from pipeline.imagery.dates import Period
 from pipeline.imagery.indices import Index
@@ -147,6 +147,15 @@ class Cube:
     def _plan(self) -> tuple[Piece, ...]:
         return pieces(self.sources, self._planes, self.observed)
 
+    def holds(self, window: Window) -> bool:
+        """Return whether anything may be valid in a window inside the grid; False is sure, and costs next to nothing.
+
+        False outside the area, beyond all files, and where the tiles of sparse files are left out.
+        """
+        if self.area is not None and not self.area.intersects(window_geobox(self.geobox, window).extent.geom):
+            return False
+        return any(piece.source.holds(self.geobox, window) for piece in self._plan)
+
     def read(self, window: Window) -> Tile:
         """Read a window, which may lie partly or wholly outside the raster: the plane goes on, invalid.
 
@@ -158,7 +167,7 @@ class Cube:
         values = np.zeros((len(self.dates), len(self.bands), *window.shape), np.float32)
         valid = np.zeros((len(self.dates), *window.shape), bool)
         inside = window.intersect(whole(self.geobox))
-        if inside is not None:
+        if inside is not None and self.holds(inside):
             at = inside.within(window)
             self._fill(inside, values[:, :, *at], valid[:, *at])
         return Tile(values, valid)
