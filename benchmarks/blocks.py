@@ -40,7 +40,7 @@ def task_of(folder: Path) -> MapTask:
     bundle = make_bundle(folder / "model", "rnn", {"hidden": 4}, dates=96)
     job = request(raster, folder / "model", bundle, ["classes", "confidence"], 1)
     return MapTask(
-        bundle=job.folder, checksum=bundle.checksum, cube=job.cube, blocks=job.blocks(()),
+        bundle=job.folder, checksum=bundle.checksum, cube=job.cube, blocks=job.plan((), ()).blocks,
         layers=job.layers("predict"), folder=folder,
     )  # fmt: skip
 

@@ -14,16 +14,19 @@ import torch
 from affine import Affine
 from blocks import Nothing
 from common import make_bundle
+from odc.geo.geobox import GeoBox
 from rasterio.io import MemoryFile
 
 from models.network import flop_per_pixel
 from models.settings import SaliencySettings
 from pipeline.cluster import dask_client
 from pipeline.engine import run_tasks
+from pipeline.grid import BlockGrid
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, ImagerySettings
 from workflows.maptask import MapTask
-from workflows.request import MapRequest, bytes_per_pixel
+from workflows.plan import Plan
+from workflows.request import MapRequest
 from workflows.settings import PredictSettings
 
 # A worker of the planned cluster, and what it gives to blocks: the share of the limit that benchmarks/predict.py asks for.
@@ -65,19 +68,15 @@ class Rates:
     ----------
     reading, block : float
         Seconds of a core per pixel of the map: decoding alone, and a whole block, halo included.
-    size, halo : int
-        Of the blocks of the planned worker.
-    bytes_per_pixel : float
-        Memory of a block per pixel that is read.
+    plan : Plan
+        Blocks and memory of the planned worker.
     flop : float
         Operations per pixel of the map, halo included.
     """
 
     reading: float
     block: float
-    size: int
-    halo: int
-    bytes_per_pixel: float
+    plan: Plan
     flop: float
 
 
@@ -89,48 +88,51 @@ class Measured:
         self.folder = folder
         torch.set_num_threads(1)
 
-    def task(self, case: Case, compute: ComputeSettings) -> tuple[MapRequest, MapTask]:
-        """Return the map of a case, and the task of its blocks."""
+    def request(self, case: Case, predict: PredictSettings) -> MapRequest:
+        """Return the map of the scene."""
         entry = {"path": [str(p) for p in self.images[: case.dates]], "date": "%Y%m%d"}
         cube, _ = open_cube([ImagerySettings.model_validate(entry)], None, None)
         model = self.folder / case.title.replace(" ", "-")
         bundle = make_bundle(model, case.network, case.settings, dates=case.dates, bands=cube.bands)
-        request = MapRequest(
-            bundle=bundle, folder=model, cube=cube, predict=PredictSettings(layers=_LAYERS), saliency=SaliencySettings(),
-            compute=compute, key_imagery={}, software={"landweave": "benchmark"},
+        return MapRequest(
+            bundle=bundle, folder=model, cube=cube, predict=predict, saliency=SaliencySettings(), compute=WORKER,
+            key_imagery={}, software={"landweave": "benchmark"},
         )  # fmt: skip
-        task = MapTask(
-            bundle=model, checksum=bundle.checksum, cube=cube, blocks=request.blocks(()), layers=request.layers("predict"),
-            folder=self.folder / "parts",
-        )  # fmt: skip
-        return request, task
 
-    def rates(self, case: Case) -> Rates:
-        """Measure a case on one block, after a small one that warms up."""
-        request, task = self.task(case, WORKER)
-        replace(task, blocks=replace(task.blocks, size=8 * task.blocks.stride))(0)
-        block = task.blocks[0]
-        reading = _core_seconds(lambda: task.cube.read(block.padded))
-        whole = _core_seconds(lambda: task(0))
-        network = request.bundle.network
-        halo = (task.blocks.size + 2 * task.blocks.halo) ** 2 / task.blocks.size**2
+    def task(self, request: MapRequest, blocks: BlockGrid) -> MapTask:
+        """Return the task of blocks."""
+        return MapTask(
+            bundle=request.folder, checksum=request.bundle.checksum, cube=request.cube, blocks=blocks,
+            layers=request.layers("predict"), folder=self.folder / "parts",
+        )  # fmt: skip
+
+    def rates(self, case: Case, side: int) -> Rates:
+        """Plan a case on the country, and measure one block of that size on the scene, after a small one that warms up."""
+        request = self.request(case, PredictSettings(layers=_LAYERS))
+        network, cube, layers = request.bundle.network, request.cube, request.layers("predict")
+        country = replace(cube, geobox=GeoBox((side, side), cube.geobox.affine, cube.geobox.crs))
+        planned = replace(request, cube=country).plan((), layers)
+        blocks = replace(planned.blocks, geobox=cube.geobox)
+        self.task(request, replace(blocks, size=8 * blocks.stride))(0)
+        block = blocks[0]
+        reading = _core_seconds(lambda: cube.read(block.padded))
+        whole = _core_seconds(lambda: self.task(request, blocks)(0))
         return Rates(
             reading=reading / block.inner.pixels,
             block=whole / block.inner.pixels,
-            size=task.blocks.size,
-            halo=task.blocks.halo,
-            bytes_per_pixel=bytes_per_pixel(network, task.cube),
-            flop=flop_per_pixel(network) * halo,
+            plan=planned,
+            flop=flop_per_pixel(network) * planned.side**2 / planned.blocks.size**2,
         )
 
     @cached_property
     def engine(self) -> float:
-        """Seconds that the scheduler spends on a block, measured on blocks with nothing to do."""
-        _, task = self.task(CASES[0], ComputeSettings())
+        """Seconds of a core that a block costs the scheduler and its client, measured on blocks with nothing to do."""
+        request = self.request(CASES[0], PredictSettings(layers=_LAYERS))
+        task = self.task(request, request.plan((), request.layers("predict")).blocks)
         with dask_client(ComputeSettings()) as client:
-            start = time.perf_counter()
+            start = time.process_time()
             run_tasks(Nothing(task), range(_ENGINE_BLOCKS), client=client, on_result=lambda *_: None)
-            return (time.perf_counter() - start) / _ENGINE_BLOCKS
+            return (time.process_time() - start) / _ENGINE_BLOCKS
 
 
 def _core_seconds(work: Callable[[], object]) -> float:
@@ -145,7 +147,8 @@ def stored_share(path: Path) -> float:
         values = source.read()
     profile = {
         "driver": "GTiff", "count": len(values), "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype,
-        "compress": "zstd", "crs": "EPSG:3035", "transform": Affine.scale(10), "predictor": 3 if np.issubdtype(values.dtype, np.floating) else 2, "interleave": "pixel",
+        "compress": "zstd", "predictor": 3 if values.dtype.kind == "f" else 2, "interleave": "pixel", "crs": "EPSG:3035",
+        "transform": Affine.scale(10),
     }  # fmt: skip
     with MemoryFile() as memory:
         with memory.open(**profile) as target:
@@ -155,40 +158,40 @@ def stored_share(path: Path) -> float:
 
 def plan(measured: Measured, side: int, bands: int, share: float) -> str:
     """Return the plan as a table in Markdown, a column for each case."""
-    columns = [_column(case, measured.rates(case), measured.engine, side, bands, share) for case in CASES]
+    columns = [_column(measured.rates(case, side), case.dates, measured.engine, side, bands, share) for case in CASES]
     rows = [["", *(case.title for case in CASES)], ["---"] + ["---:"] * len(CASES)]
     rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _column(case: Case, rates: Rates, engine: float, side: int, bands: int, share: float) -> dict[str, str]:
+def _column(rates: Rates, dates: int, engine: float, side: int, bands: int, share: float) -> dict[str, str]:
     """Return what a case costs, by the name of the row."""
     pixels = side**2
-    blocks = (-(-side // rates.size)) ** 2
-    raw = 2.0 * pixels * bands * case.dates
+    size, halo = rates.plan.blocks.size, rates.plan.blocks.halo
+    blocks = (-(-side // size)) ** 2
+    raw = 2.0 * pixels * bands * dates
     hours, decoding = (pixels * seconds / 3600 for seconds in (rates.block, rates.reading))
     forward = pixels * rates.flop / (_PEAK * _USED) / 3600
-    memory = WORKER.threads * rates.bytes_per_pixel * (rates.size + 2 * rates.halo) ** 2  # type: ignore[operator]
     # The scheduler hands out one block after the other.
-    most = rates.block * rates.size**2 / engine
+    most = rates.block * size**2 / engine
     day, hour = (hours / _BUSY / n for n in (24, 1))
     return {
         "imagery, raw": f"{raw / 1e12:.2f} TB",
         "imagery, compressed": f"{raw * share / 1e12:.2f} TB",
-        "blocks, a Dask task each": f"{blocks:,} of {rates.size} + 2 x {rates.halo} px",
-        "a block": f"{rates.block * rates.size**2:.1f} s of a core",
+        "blocks, a Dask task each": f"{blocks:,} of {size} + 2 x {halo} px",
+        "a block": f"{rates.block * size**2:.1f} s of a core",
         "one core": f"{1e-6 / rates.block:.2f} Mpx/s",
         "core-hours": f"{hours:,.0f}",
         "of them reading": f"{decoding / hours:.0%}",
         "cores for a day": f"{np.ceil(day):,.0f}",
         "cores for an hour": f"{np.ceil(hour):,.0f}",
         "read from the store in an hour": f"{raw * share / 3600 / 1e9:.2f} GB/s",
-        "scheduler, in all": f"{blocks * engine:,.0f} s",
+        "scheduling, in all": f"{blocks * engine:,.0f} s",
         "cores that one scheduler keeps busy": f"{most:,.0f}",
-        "memory, worker of 8 threads": f"{memory / 1e9:.1f} GB in blocks",
+        "memory, worker of 8 threads": f"{rates.plan.peak / 1e9:.1f} GB",
         "parts and maps, at most": f"{2 * _LAYER_BYTES * pixels / 1e9:.0f} GB",
         "FLOP": f"{pixels * rates.flop:.1e}",
-        "forward pass on one A100, not measured": f"{60 * forward:,.1f} min",
-        f"GPU-hours, {_CORES_PER_GPU} cores each, not measured": f"{max(decoding / _CORES_PER_GPU, forward):,.1f}",
+        "forward pass on one A100, not measured": f"{60 * forward:.2g} min",
+        f"GPU-hours, {_CORES_PER_GPU} cores each, not measured": f"{max(decoding / _CORES_PER_GPU, forward):.2g}",
         "cores that decode for one GPU at its peak": f"{decoding / forward:,.0f}",
     }

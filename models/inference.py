@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from models.network import Network, blank_tile, counting_side
+from models.network import Network, counting_side
 
 _N = TypeVar("_N", bound=Network)
 
@@ -140,16 +140,28 @@ def activation_bytes(network: Network, *, gradient: bool) -> float:
     gradient : bool
         Whether the gradient towards the cube is taken too: then every layer's output is kept for it.
     """
-    shadow = prepare(network).to("meta")
     if network.pixelwise:
         # What lies between the layers is bounded by the slab; cube, flags, scores and gradient are not.
         values = network.dates * network.bands
         return float(4 * (2 * values + network.outputs + (values if gradient else 0)) + 2 * network.dates)
     side = counting_side(network)
-    cube, valid, time = blank_tile(shadow, side, "meta")
-    cube.requires_grad_(gradient)
+    return _live_bytes(network, side, side, gradient=gradient) / side**2
+
+
+def slab_bytes(network: Network, *, gradient: bool) -> float:
+    """Return the most bytes alive at once in the one slab that a network of single pixels is given at a time; see `slabs`."""
+    if not network.pixelwise:
+        return 0.0
+    return _live_bytes(network, 1, network.gradient_slab if gradient else network.slab, gradient=gradient)
+
+
+def _live_bytes(network: Network, height: int, width: int, *, gradient: bool) -> float:
+    shadow = prepare(network).to("meta")
+    cube = torch.zeros(1, shadow.dates, shadow.bands, height, width, device="meta", requires_grad=gradient)
+    valid = torch.ones(1, shadow.dates, height, width, dtype=torch.bool, device="meta")
+    time = torch.zeros(1, shadow.dates, device="meta")
     with _LiveBytes() as counter, torch.set_grad_enabled(gradient):
         found = shadow(cube, valid, time)
         if gradient:
             torch.autograd.grad(found.sum(), cube)
-    return float(counter.peak + cube.nbytes + valid.nbytes) / side**2
+    return float(counter.peak + cube.nbytes + valid.nbytes)

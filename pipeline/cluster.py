@@ -6,11 +6,12 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.engine import cores
+from pipeline.engine import cores, memory_budget
 from pipeline.errors import JobError, RunError
 from pipeline.settings import ComputeSettings
 
@@ -42,6 +43,79 @@ def gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     # Those behind a number that is wrong are not seen.
     return [str(i) for i in range(number)] if named is None else named.split(",")[:number]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Who does the work.
+
+    Attributes
+    ----------
+    place : {"here", "processes", "gpus", "cluster"}
+        This process; processes of this machine; one for each of its GPUs; a Dask cluster that is there.
+    workers : int
+        Processes.
+    threads : int
+        Blocks in work at once in each.
+    heard : str
+        Of a cluster that does not answer: why it is not known; else empty.
+    """
+
+    place: Literal["here", "processes", "gpus", "cluster"]
+    workers: int
+    threads: int
+    heard: str = ""
+
+    def budget(self, memory: str, own: int) -> int:
+        """Return the bytes that one worker may take, this process, which takes ``own`` bytes, beside them.
+
+        What a job states is of one worker. Else processes of this machine share what it has, and a worker of a cluster is
+        taken to have as much as this machine.
+        """
+        budget = memory_budget(memory)
+        if memory == "auto" and self.place in ("processes", "gpus"):
+            return max(0, budget - own) // self.workers
+        return budget
+
+
+def crew_of(compute: ComputeSettings) -> Crew:
+    """Return who will do the work, as far as it can be known beforehand: a cluster is asked, and need not answer.
+
+    Raises
+    ------
+    JobError
+        If GPUs are asked for and there are none.
+    """
+    import dask
+    from distributed.utils import silence_logging_cmgr
+
+    place: Literal["here", "processes", "gpus"] = "here"
+    workers = 1
+    if compute.scheduler:
+        try:
+            with (
+                dask.config.set(_SETTINGS),
+                silence_logging_cmgr(logging.CRITICAL),
+                _connected(compute.scheduler) as client,
+            ):
+                threads = list(client.nthreads().values())
+            heard = "" if threads else f"the cluster at {compute.scheduler} has no worker yet"
+        except (JobError, RunError) as error:
+            threads, heard = [], str(error)
+        return Crew(
+            place="cluster", workers=max(1, len(threads)), threads=int(max(threads, default=cores())), heard=heard
+        )
+    if compute.workers == "gpus":
+        place, workers = "gpus", len(gpus())
+        if not workers:
+            raise JobError(
+                "compute.workers: found gpus, and PyTorch sees no GPU here (`landweave doctor` lists them); leave it out "
+                "to compute on the cores"
+            )
+    elif compute.workers != "auto" and compute.workers > 1:
+        place, workers = "processes", compute.workers
+    threads_each = max(1, cores() // workers) if compute.threads == "auto" else compute.threads
+    return Crew(place=place, workers=workers, threads=threads_each)
 
 
 @contextlib.contextmanager
@@ -108,20 +182,11 @@ def _local(compute: ComputeSettings) -> Any:
     """Return a cluster on this machine, for as long as the client lasts."""
     from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 
-    if compute.workers == "gpus":
-        devices = gpus()
-        if not devices:
-            raise JobError(
-                "compute.workers: found gpus, and PyTorch sees no GPU here (`landweave doctor` lists them); leave it out "
-                "to compute on the cores"
-            )
-        environments = [{"CUDA_VISIBLE_DEVICES": device} for device in devices]
-    elif compute.workers != "auto" and compute.workers > 1:
-        environments = [{}] * compute.workers
-    else:
+    crew = crew_of(compute)
+    if crew.place == "here":
         return LocalCluster(
             n_workers=1,
-            threads_per_worker=cores() if compute.threads == "auto" else compute.threads,
+            threads_per_worker=crew.threads,
             processes=False,
             memory_limit=0,
             dashboard_address=_DASHBOARD,
@@ -129,12 +194,14 @@ def _local(compute: ComputeSettings) -> Any:
             protocol="inproc://",
             silence_logs=logging.CRITICAL,
         )
-    threads = max(1, cores() // len(environments)) if compute.threads == "auto" else compute.threads
+    own: list[dict[str, str]] = [{}] * crew.workers
+    if crew.place == "gpus":
+        own = [{"CUDA_VISIBLE_DEVICES": device} for device in gpus()]
     # Each under a nanny, which starts a process anew that was killed: the run keeps its pace, and is never without workers.
     here = {"host": "127.0.0.1", "dashboard_address": _DASHBOARD}
-    options = here | {"nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    options = here | {"nthreads": crew.threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     return SpecCluster(
-        workers={i: {"cls": Nanny, "options": options | {"env": own}} for i, own in enumerate(environments)},
+        workers={i: {"cls": Nanny, "options": options | {"env": env}} for i, env in enumerate(own)},
         scheduler={"cls": Scheduler, "options": here | {"port": 0}},
     )
 

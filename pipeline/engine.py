@@ -10,10 +10,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RunError
+from pipeline.limits import memory_limit
 
 if TYPE_CHECKING:
     from distributed import Client, KilledWorker
@@ -47,13 +47,7 @@ def memory_budget(setting: str = "auto") -> int:
             return int(parse_bytes(setting))
         except ValueError as error:
             raise RunError(f"compute.memory: expected a size such as 8GiB, found {setting!r}") from error
-    limits = [int(psutil.virtual_memory().total)]
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError):
-            text = Path(name).read_text().strip()
-            if text.isdigit():
-                limits.append(int(text))
-    return min(limits)
+    return memory_limit(int(psutil.virtual_memory().total))
 
 
 def release_memory() -> None:

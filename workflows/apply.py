@@ -16,14 +16,16 @@ from pipeline.files import fingerprint, write_text
 from pipeline.imagery.dates import Period
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, GridSettings, ImagerySettings, Settings, TemporalSettings
+from workflows.check import planned_rows
 from workflows.faults import explain
 from workflows.fitting import dated, fitted, unlike, with_nodata
 from workflows.keys import imagery_files, imagery_key
+from workflows.outlay import spoken_costs
 from workflows.output import Output
 from workflows.overrides import apply_overrides
 from workflows.predict import make_map
 from workflows.products.product import chosen
-from workflows.request import MapRequest
+from workflows.request import STAGES, MapRequest
 from workflows.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -113,8 +115,7 @@ def apply(
     for place, request in requests:
         console.notes(unlike(request.cube, bundle))
         if dry_run:
-            blocks = request.blocks(request.explanations)
-            console.note(f"would map {len(blocks)} blocks of {blocks.size} px into {place.maps}; nothing was written")
+            _say_plan(request, place, console)
     if dry_run:
         return []
     made: list[tuple[str, Path]] = []
@@ -125,6 +126,16 @@ def apply(
             paths = make_map(request, place, console, overwrite=overwrite)
             made += [("maps", place.maps)] if place.period else [(path.stem, path) for path in paths]
     return made
+
+
+def _say_plan(request: MapRequest, place: Output, console: Console) -> None:
+    """Print what one map would take."""
+    layers = [layer for stage in STAGES for layer in request.layers(stage)]
+    plan, stored = request.plan(request.explanations, layers), float(sum(layer.stored for layer in layers))
+    console.table("  plan", ("", ""), [("maps", place.maps), *planned_rows(plan, stored, 1, place.folder)])
+    explainers = [e.explainer for e in request.explanations]
+    console.notes(spoken_costs(plan, request.bundle.network, request.cube, explainers, stored=stored))
+    console.note("nothing was written")
 
 
 def _maps(predict: PredictSettings, output: Output) -> list[tuple[Period | None, Output]]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.cluster import dask_client
-from pipeline.engine import run_tasks, width
+from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError, RunError
 from pipeline.imagery.area import blocks_meeting
 from workflows.console import duration, quantity
+from workflows.halving import spoken_cuts
 from workflows.maptask import MapTask
 from workflows.outlay import spoken_costs
 
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from pipeline.maps.parts import PartRecord, PartStore
     from workflows.console import Console
     from workflows.explanations import Explanation
+    from workflows.plan import Plan
     from workflows.request import MapRequest
 
 
-def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explanation, ...], console: Console) -> None:
-    """Make the blocks that a store does not hold.
+def run_blocks(
+    request: MapRequest, plan: Plan, store: PartStore, explanations: tuple[Explanation, ...], console: Console
+) -> None:
+    """Make the blocks of a plan that a store does not hold.
 
     Raises
     ------
@@ -57,13 +61,15 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
     if len(wanted) < len(blocks):
         console.note(f"{len(wanted)} of {len(blocks)} blocks meet the area")
     pixels = empty = 0
+    cuts: dict[int, int] = {}
+    if not console.quiet:
+        explainers = [e.explainer for e in explanations]
+        stored = sum(layer.stored for layer in store.layers)
+        console.notes(spoken_costs(plan, request.bundle.network, request.cube, explainers, stored=stored, number=left))
     with (
-        dask_client(request.compute, console.note) as client,
+        dask_client(plan.on(request.compute), console.note) as client,
         console.progress("explaining" if explanations else "mapping", total, "px") as tell,
     ):
-        if not console.quiet:
-            explainers = [e.explainer for e in explanations]
-            console.notes(spoken_costs(request.bundle.network, explainers, blocks, left, width(client)))
         start = time.monotonic()
 
         def keep(index: int, record: PartRecord) -> None:
@@ -71,6 +77,8 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
             store.record(record)
             pixels += blocks[index].inner.pixels
             empty += record.empty
+            if record.cuts:
+                cuts[index] = record.cuts
             tell(pixels, total)
 
         failures = run_tasks(
@@ -81,6 +89,7 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
         f"{left} block{'s' * (left > 1)} of {blocks.size} px in {duration(seconds)} ({quantity(pixels / seconds)}px/s)"
         + (f", {empty} without valid input" if empty else "")
     )
+    console.notes(spoken_cuts(cuts, left))
     if failures:
         console.table(
             "  blocks that failed",

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.network import EncodingNetwork, flop_per_pixel, parameters
-from pipeline.engine import cores, memory_budget
 from pipeline.grid import Window, crs_name, whole
 from pipeline.samples.folds import TEST
 from workflows.console import quantity
 from workflows.explainers import planned
 from workflows.explanations import explanations_of
 from workflows.fitting import begin_with, imagery_facts
-from workflows.request import block_grid, bytes_per_pixel
+from workflows.outlay import spoken_costs
+from workflows.plan import plan_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from models.network import Network
+    from models.settings import SaliencySettings
     from pipeline.imagery.cube import Cube
     from pipeline.samples.standalone import Samples
     from workflows.context import Context
+    from workflows.plan import Plan
 
 # So many dates are listed one by one.
 _DATES = 12
@@ -65,12 +69,8 @@ def check(context: Context) -> None:
         begin_with(network, context.pretrained, cube.bands, imagery_facts(cube))
     mapped = context.seen(TEST)[0] if job.task == "forecast" else context.cube_of(context.mapped[0])
     explainers = planned(job.saliency) if "saliency" in job.predict.layers else ()
-    blocks = block_grid(network, mapped, job.predict, job.compute, explainers)
-    threads = cores() if job.compute.threads == "auto" else job.compute.threads
-    per_pixel = bytes_per_pixel(network, mapped, explainers)
-    memory = threads * per_pixel * (blocks.size + 2 * blocks.halo) ** 2
-    disk = 2.0 * len(context.maps) * height * width * layer_bytes(context, network, mapped)
-    free = shutil.disk_usage(_existing(job.folder)).free
+    stored = layer_bytes(network, mapped, job.predict.layers, job.saliency)
+    plan = plan_of(network, mapped, job.predict, job.compute, explainers, stored=stored)
     console.table(
         "  plan",
         ("", ""),
@@ -85,22 +85,11 @@ def check(context: Context) -> None:
             ),
             *([("forecast", spoken_horizon(context))] if job.task == "forecast" else []),
             ("maps", spoken_periods(context)),
-            ("blocks", f"{len(blocks)} of {blocks.size} px, read with {blocks.halo} px around"),
-            *(
-                ("saliency" if i == 0 else "", f"{e.method}: {e.passes(network, network.bands, network.dates)} a block")
-                for i, e in enumerate(explainers)
-            ),
-            ("threads", threads),
-            (
-                "memory",
-                f"about {quantity(memory)}B in blocks, of {quantity(memory_budget(job.compute.memory))}B",
-            ),
-            (
-                "disk",
-                f"at most {quantity(disk)}B for parts and maps, {quantity(free)}B free",
-            ),
+            *planned_rows(plan, stored, len(context.maps), job.folder),
         ],
     )
+    console.notes(["of each map:"] * (len(context.maps) > 1))
+    console.notes(spoken_costs(plan, network, mapped, explainers, stored=stored))
     console.note("nothing was written")
 
 
@@ -129,10 +118,18 @@ def spoken_dates(cube: Cube) -> str:
     return ", ".join(dates) if len(dates) <= _DATES else f"{dates[0]} to {dates[-1]}, {len(dates)} dates"
 
 
-def layer_bytes(context: Context, network: Network, cube: Cube) -> float:
+def planned_rows(plan: Plan, stored: float, maps: int, folder: Path) -> list[tuple[str, object]]:
+    """Return a plan as a table, with the disk that so many maps take whose layers take ``stored`` bytes per pixel."""
+    box = plan.blocks.geobox
+    # Parts lie beside the map that is made of them.
+    disk = 2.0 * maps * plan.share * int(box.shape.y) * int(box.shape.x) * stored
+    return plan.rows(disk, shutil.disk_usage(_existing(folder)).free)
+
+
+def layer_bytes(network: Network, cube: Cube, layers: Sequence[str], saliency: SaliencySettings) -> float:
     """Return the bytes per pixel that the layers of a map take before compression."""
-    job, outputs = context.job, network.outputs
-    explanations = explanations_of(planned(job.saliency), job.saliency, bands=len(cube.bands), dates=network.dates)
+    outputs = network.outputs
+    explanations = explanations_of(planned(saliency), saliency, bands=len(cube.bands), dates=network.dates)
     size = {"pixel": 4, "band": 4 * len(cube.bands), "date": 4 * network.dates, "dominant_band": 1, "dominant_date": 1}
     taken: dict[str, float] = {
         "classes": 1, "confidence": 2, "probabilities": 2 * outputs,
@@ -140,7 +137,7 @@ def layer_bytes(context: Context, network: Network, cube: Cube) -> float:
         "value": 4, "reconstruction_error": 4, "anomaly": 2, "forecast": 4 * outputs, "surprise": 4 * outputs, "change": 4,
         "embedding": 4 * network.features if isinstance(network, EncodingNetwork) else 0,
     }  # fmt: skip
-    return sum(taken[name] for name in job.predict.layers)
+    return sum(taken[name] for name in layers)
 
 
 def spoken_horizon(context: Context) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from pipeline.engine import release_memory
 from pipeline.grid import Block, BlockGrid, whole
 from pipeline.imagery.area import inside_area
 from pipeline.maps.parts import PartRecord, write_parts
+from workflows.halving import computed
 from workflows.scoring import Scorer, load_scorer
 
 if TYPE_CHECKING:
@@ -61,13 +62,13 @@ class MapTask:
         """Read, score, explain and write one block."""
         block = self.blocks[index]
         inside = None if self.area is None else inside_area(self.area, self.blocks.geobox, block.inner)
-        arrays = None
+        arrays, cuts = None, 0
         # A block without any valid pixel is nodata; the network is not asked.
         if (inside is None or inside.any()) and self.cube.holds(block.inner):
             tile = self.cube.read(block.padded)
             if tile.valid[:, *block.inner.within(block.padded)].any():
-                arrays = self.compute(block, tile, inside)
-        record = write_parts(self.folder, self.layers, block, arrays, self.cube.geobox)
+                arrays, cuts = computed(self.compute, block, tile, inside, self.blocks.stride)
+        record = replace(write_parts(self.folder, self.layers, block, arrays, self.cube.geobox), cuts=cuts)
         # Else the heap frays over many blocks, and a large raster holds more memory than a small one.
         release_memory()
         return record

@@ -72,10 +72,12 @@ def make_map(
     for stage in todo:
         output.begin(stage, keys[stage])
     explanations = request.explanations if "explain" in todo else ()
-    blocks = request.blocks(explanations)
     key = digests(keys[todo[0]] | {"job": [keys[stage]["job"] for stage in todo]})
-    store = PartStore.open(output.parts(todo[0]), made, blocks, key, overwrite=overwrite)
-    run_blocks(request, store, explanations, console)
+    parts = output.parts(todo[0])
+    # What is resumed goes on with the blocks that it began with, whatever memory there is by now.
+    plan = request.plan(explanations, made, PartStore.begun(parts, made, request.cube.geobox, key))
+    store = PartStore.open(parts, made, plan.blocks, key, overwrite=overwrite)
+    run_blocks(request, plan, store, explanations, console)
     release_memory()
     with console.progress("writing GeoTIFFs", len(made), "layers") as tell:
         for i, layer in enumerate(made, start=1):

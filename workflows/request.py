@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.bundle import Bundle
-from models.inference import activation_bytes
-from pipeline.engine import cores, memory_budget
 from pipeline.files import digest_of
-from pipeline.grid import BlockGrid, round_up
 from pipeline.maps.layers import Layer
 from workflows.explainers import explainers_of
 from workflows.explanations import Explanation, explanation_layers, explanations_of
 from workflows.keys import run_id
+from workflows.plan import Plan, plan_of
 from workflows.products.product import product_of
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from models.network import Network
-    from models.saliency.methods import Explainer
     from models.settings import SaliencySettings
     from pipeline.imagery.cube import Cube
     from pipeline.settings import ComputeSettings
@@ -32,43 +28,6 @@ if TYPE_CHECKING:
 Stage = Literal["predict", "explain"]
 STAGES: tuple[Stage, ...] = ("predict", "explain")
 """What is made of a map: its layers, and those that explain it."""
-
-# Larger inputs gain nothing in a forward pass, smaller ones waste it on the halo.
-_LARGEST_BLOCK = 1024
-_SMALLEST_BLOCK = 64
-# The share of the memory budget that blocks in work may fill; the rest is for reading, writing and the library itself.
-_SHARE = 0.5
-
-
-def bytes_per_pixel(network: Network, cube: Cube, explainers: Sequence[Explainer] = ()) -> float:
-    """Return the most bytes alive at once per pixel that is read: while its images are, or while it is scored or explained."""
-    explained = (e.bytes_per_pixel(network) for e in explainers)
-    return max(activation_bytes(network, gradient=False), 4.0 * cube.planes, *explained)
-
-
-def block_grid(
-    network: Network,
-    cube: Cube,
-    predict: PredictSettings,
-    compute: ComputeSettings,
-    explainers: Sequence[Explainer] = (),
-) -> BlockGrid:
-    """Return the blocks of a map: of the size asked for, else the largest that fits the memory budget.
-
-    They are read with as much around them as the network needs, or those that explain it, which is more.
-    """
-    geobox = cube.geobox
-    halo = max([network.halo, *(e.reach(network) for e in explainers)])
-    size = predict.block
-    if size == "auto":
-        threads = cores() if compute.threads == "auto" else compute.threads
-        budget = _SHARE * memory_budget(compute.memory) / threads
-        per_pixel = bytes_per_pixel(network, cube, explainers)
-        size = _LARGEST_BLOCK
-        while size > _SMALLEST_BLOCK and per_pixel * (size + 2 * halo) ** 2 > budget:
-            size //= 2
-    side = round_up(max(int(geobox.shape.y), int(geobox.shape.x)), network.stride)
-    return BlockGrid(geobox=geobox, size=min(round_up(size, network.stride), side), halo=halo, stride=network.stride)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +67,27 @@ class MapRequest:
         explainers = explainers_of(self.saliency, self.bundle)
         return explanations_of(explainers, self.saliency, bands=network.bands, dates=network.dates)
 
-    def blocks(self, explanations: Sequence[Explanation]) -> BlockGrid:
-        """Return the blocks: of the size asked for, else the largest that fits the memory budget."""
-        explainers = [e.explainer for e in explanations]
-        return block_grid(self.bundle.network, self.cube, self.predict, self.compute, explainers)
+    def plan(self, explanations: Sequence[Explanation], layers: Sequence[Layer], begun: int | None = None) -> Plan:
+        """Return how the map is made, or explained, within the memory budget.
+
+        Parameters
+        ----------
+        explanations : sequence of Explanation
+            How it is explained.
+        layers : sequence of Layer
+            What is made.
+        begun : int, optional
+            Side of the blocks of a run that is resumed.
+        """
+        return plan_of(
+            self.bundle.network,
+            self.cube,
+            self.predict,
+            self.compute,
+            [e.explainer for e in explanations],
+            stored=sum(layer.stored for layer in layers),
+            begun=begun,
+        )
 
     def key(self, stage: Stage) -> dict[str, Any]:
         """Return what the layers of a stage depend on, as plain values."""

@@ -150,6 +150,19 @@ def _open(path: str, drivers: list[str]) -> DatasetReader:
 _configured = False
 
 
+def cache_bytes() -> int:
+    """Return the most bytes that GDAL keeps of what it decoded: as the environment says, in GDAL's own units, else a share."""
+    stated = os.environ.get("GDAL_CACHEMAX", "").strip()
+    number = stated.removesuffix("%").removesuffix("MB")
+    if not number.replace(".", "", 1).isdigit():
+        return int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * memory_budget())))
+    size = float(number)
+    if stated.endswith("%"):
+        return int(size / 100 * memory_budget())
+    # To GDAL small numbers are megabytes.
+    return int(size if size >= 100_000 and not stated.endswith("MB") else size * 2**20)
+
+
 def configure() -> None:
     """Set up GDAL once per process: a block cache sized from the machine or its container, and warps that do not vary.
 
@@ -166,6 +179,5 @@ def configure() -> None:
             return
         rasterio.env.set_gdal_config("GDAL_VRT_WARP_USE_DATASET_RASTERIO", "NO")
         if "GDAL_CACHEMAX" not in os.environ:
-            size = int(min(_CACHE_MOST, max(_CACHE_LEAST, _CACHE_SHARE * memory_budget())))
-            rasterio.env.set_gdal_config("GDAL_CACHEMAX", size)
+            rasterio.env.set_gdal_config("GDAL_CACHEMAX", cache_bytes())
         _configured = True

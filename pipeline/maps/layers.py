@@ -170,6 +170,11 @@ class Layer:
         """TIFF predictor: 1 for codes (neighbours do not differ by a little), 2 for integers, 3 for floats."""
         return {"classes": 1, "scaled": 2, "number": 3}[self.kind]
 
+    @property
+    def stored(self) -> int:
+        """Bytes per pixel before compression."""
+        return len(self.bands) * np.dtype(self.dtype).itemsize
+
     def encode(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return values as they are stored.
 

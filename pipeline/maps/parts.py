@@ -48,10 +48,21 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRecord:
-    """What a block left: a part for each layer, or none if it had no valid input."""
+    """What a block left: a part for each layer, or none if it had no valid input.
+
+    Attributes
+    ----------
+    block : int
+        The block.
+    parts : dict of Part
+        By layer.
+    cuts : int
+        How often memory ran out, and it was cut in two to be computed in smaller pieces.
+    """
 
     block: int
     parts: dict[str, Part] = field(default_factory=dict)
+    cuts: int = 0
 
     @property
     def empty(self) -> bool:
@@ -214,16 +225,7 @@ class PartStore:
         StaleError
             If the parts there were made from something else; says from what.
         """
-        header = {
-            **dict(key),
-            "layers": [layer.describe() for layer in layers],
-            "grid": {
-                "crs": str(blocks.geobox.crs),
-                "transform": list(blocks.geobox.affine)[:6],
-                "shape": [int(n) for n in blocks.geobox.shape],
-                "block": blocks.size,
-            },
-        }
+        header = _header(layers, blocks.geobox, key, blocks.size)
         lines = _read_manifest(folder / _MANIFEST)
         if lines and lines[0] != header:
             if not overwrite:
@@ -244,6 +246,13 @@ class PartStore:
         write_text(folder / _MANIFEST, "".join([_line(header), *(_line(asdict(r)) for r in records.values())]))
         return cls(folder, layers, blocks, records, len(found) - len(records))
 
+    @staticmethod
+    def begun(folder: Path, layers: Sequence[Layer], geobox: GeoBox, key: Mapping[str, str]) -> int | None:
+        """Return the size of the blocks that were begun here, of these layers and from all that is in ``key``, if any were."""
+        lines = _read_manifest(folder / _MANIFEST)
+        size: int | None = lines[0]["grid"]["block"] if lines else None
+        return size if size is not None and lines[0] == _header(layers, geobox, key, size) else None
+
     def done(self) -> set[int]:
         """Return the blocks that need not be made again."""
         return set(self.records)
@@ -259,6 +268,20 @@ class PartStore:
     def clear(self) -> None:
         """Remove the parts and the manifest."""
         shutil.rmtree(self.folder)
+
+
+def _header(layers: Sequence[Layer], geobox: GeoBox, key: Mapping[str, str], size: int) -> dict[str, Any]:
+    """Return what the first line of a manifest says."""
+    return {
+        **dict(key),
+        "layers": [layer.describe() for layer in layers],
+        "grid": {
+            "crs": str(geobox.crs),
+            "transform": list(geobox.affine)[:6],
+            "shape": [int(n) for n in geobox.shape],
+            "block": size,
+        },
+    }
 
 
 def _line(value: Mapping[str, Any]) -> str:
@@ -282,7 +305,8 @@ def _read_manifest(path: Path) -> list[dict[str, Any]]:
 
 
 def _record(value: Mapping[str, Any]) -> PartRecord:
-    return PartRecord(block=value["block"], parts={name: Part(**part) for name, part in value["parts"].items()})
+    parts = {name: Part(**part) for name, part in value["parts"].items()}
+    return PartRecord(block=value["block"], parts=parts, cuts=value["cuts"])
 
 
 def _intact(folder: Path, record: PartRecord) -> bool:
