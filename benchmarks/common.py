@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -106,12 +107,14 @@ def make_series(path: Path, side: int, dates: int) -> Path:
     return path
 
 
-def make_bundle(folder: Path, name: str, settings: dict[str, object], dates: int = 1) -> Bundle:
+def make_bundle(
+    folder: Path, name: str, settings: dict[str, object], dates: int = 1, bands: Sequence[str] = ()
+) -> Bundle:
     """Save and load a bundle with random weights: what a map costs does not depend on what was learned.
 
-    Of several dates the imagery has one band, of one it has four.
+    Where bands are not named, imagery of several dates has one, and of one date four.
     """
-    bands = BANDS if dates == 1 else ("ndvi",)
+    bands = bands or (BANDS if dates == 1 else ("ndvi",))
     network = build(name, settings, bands=len(bands), dates=dates, classes=CLASSES)
     legend = [
         {"name": f"class {i}", "code": i, "color": f"#{i * 30:02x}{255 - i * 30:02x}40", "values": [str(i)]}

@@ -127,6 +127,34 @@ def test_the_bytes_depend_neither_on_the_order_of_blocks_nor_on_threads_nor_on_a
     assert [name for name in made[0] if made[0][name] != made[1][name]] == []
 
 
+def test_a_map_of_a_part_of_a_country_takes_the_room_of_the_part(tmp_path):
+    layers = layers_of()
+    files: dict[str, list[bytes]] = {layer.name: [] for layer in layers}
+    # Block 0 holds values; the others have no part, or parts without a value.
+    for other in ("absent", "nodata"):
+        blocks = blocks_of(1600, 1600, 800)
+        store = PartStore.open(tmp_path / other, layers, blocks, KEY)
+        for block in blocks:
+            arrays = arrays_of(layers, blocks, block.index)
+            if block.index and other == "nodata":
+                arrays = {v.name: np.full_like(arrays[v.name], v.nodata) for v in layers}
+            gone = block.index > 0 and other == "absent"
+            store.record(write_parts(store.folder, layers, block, None if gone else arrays, blocks.geobox))
+        for layer in layers:
+            path = mosaic(store, layer, tmp_path / f"{other}-{layer.name}.tif")
+            files[layer.name].append(path.read_bytes())
+            valid, errors, warned = cog_validate(path, strict=True)
+            assert valid, (errors, warned)
+            with rasterio.open(path) as source:
+                # Four tiles hold values, one more each of its overviews; a reader finds nodata where there is none.
+                held = [
+                    source.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=1) for y in range(4) for x in range(4)
+                ]
+                assert sum(v is not None for v in held) == 4
+                np.testing.assert_equal(source.read(1, window=((1500, 1501), (1500, 1501)))[0, 0], layer.nodata)
+    assert all(a == b for a, b in files.values())
+
+
 def test_a_map_without_any_valid_block_is_nodata(tmp_path):
     blocks, layers = blocks_of(), layers_of()
     store = filled(tmp_path / "parts", layers, blocks, skip=tuple(range(len(blocks))))

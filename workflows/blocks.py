@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipeline.cluster import dask_client
 from pipeline.engine import run_tasks
 from pipeline.errors import BlocksFailedError, ReadError, RunError
-from pipeline.grid import Window
+from pipeline.imagery.area import blocks_meeting
 from workflows.console import duration, quantity
 from workflows.halving import spoken_cuts
 from workflows.maptask import MapTask
 from workflows.outlay import spoken_costs
 
 if TYPE_CHECKING:
-    from shapely.geometry.base import BaseGeometry
-
     from pipeline.grid import BlockGrid
     from pipeline.maps.parts import PartRecord, PartStore
     from workflows.console import Console
@@ -52,14 +53,15 @@ def run_blocks(
         explanations=explanations,
         area=request.area,
     )
-    wanted = None if request.area is None else {b.index for b in blocks.covering(_extent(request.area, blocks))}
-    todo = (i for i in (range(len(blocks)) if wanted is None else sorted(wanted)) if i not in done)
-    left = len(blocks) - len(done) if wanted is None else len(wanted - done)
+    wanted = _wanted(request, blocks)
+    todo = [i for i in wanted if i not in done] if done else wanted
+    left, total = len(todo), sum(blocks[i].inner.pixels for i in todo)
     if not left:
         return
+    if len(wanted) < len(blocks):
+        console.note(f"{len(wanted)} of {len(blocks)} blocks meet the area")
     pixels = empty = 0
     cuts: dict[int, int] = {}
-    total = _pixels(blocks, done) if wanted is None else sum(blocks[i].inner.pixels for i in wanted - done)
     if not console.quiet:
         explainers = [e.explainer for e in explanations]
         stored = sum(layer.stored for layer in store.layers)
@@ -100,16 +102,10 @@ def run_blocks(
         )
 
 
-def _pixels(blocks: BlockGrid, done: set[int]) -> int:
-    """Return how many pixels are still to be mapped."""
-    high, wide = int(blocks.geobox.shape.y), int(blocks.geobox.shape.x)
-    return high * wide - sum(blocks[i].inner.pixels for i in done)
-
-
-def _extent(area: BaseGeometry, blocks: BlockGrid) -> Window:
-    """Return the smallest window of the grid that holds an area, which may reach beyond the grid."""
-    left, bottom, right, top = area.bounds
-    corners = [~blocks.geobox.affine * (x, y) for x in (left, right) for y in (bottom, top)]
-    x, y = (math.floor(min(c[i] for c in corners)) for i in (0, 1))
-    far_x, far_y = (math.ceil(max(c[i] for c in corners)) for i in (0, 1))
-    return Window(y=y, x=x, height=max(1, far_y - y), width=max(1, far_x - x))
+def _wanted(request: MapRequest, blocks: BlockGrid) -> Sequence[int]:
+    """Return the blocks that meet the area of the imagery, and the area that is explained; outside there is nodata."""
+    areas = [area for area in (request.cube.area, request.area) if area is not None]
+    if not areas:
+        return range(len(blocks))
+    met = [blocks_meeting(area, blocks) for area in areas]
+    return [int(i) for i in functools.reduce(np.intersect1d, met)]

@@ -122,7 +122,7 @@ def planned_rows(plan: Plan, stored: float, maps: int, folder: Path) -> list[tup
     """Return a plan as a table, with the disk that so many maps take whose layers take ``stored`` bytes per pixel."""
     box = plan.blocks.geobox
     # Parts lie beside the map that is made of them.
-    disk = 2.0 * maps * int(box.shape.y) * int(box.shape.x) * stored
+    disk = 2.0 * maps * plan.share * int(box.shape.y) * int(box.shape.x) * stored
     return plan.rows(disk, shutil.disk_usage(_existing(folder)).free)
 
 

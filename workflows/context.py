@@ -144,7 +144,7 @@ class Context:
         cell, number = self.chip_size - 2 * self.chip_margin, self.job.chips.samples
         if number == "auto":
             number = _CHIPS if cell > 1 else _PIXELS
-        return draw_places(self.cube.geobox, cell=cell, number=number, seed=self.job.folds.seed)
+        return draw_places(self.cube.geobox, cell=cell, number=number, seed=self.job.folds.seed, area=self.cube.area)
 
     @cached_property
     def legend(self) -> Legend:

@@ -64,7 +64,7 @@ class MapTask:
         inside = None if self.area is None else inside_area(self.area, self.blocks.geobox, block.inner)
         arrays, cuts = None, 0
         # A block without any valid pixel is nodata; the network is not asked.
-        if inside is None or inside.any():
+        if (inside is None or inside.any()) and self.cube.holds(block.inner):
             tile = self.cube.read(block.padded)
             if tile.valid[:, *block.inner.within(block.padded)].any():
                 arrays, cuts = computed(self.compute, block, tile, inside, self.blocks.stride)

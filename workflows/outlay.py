@@ -87,7 +87,7 @@ def outlay_of(
     number: int | None = None,
 ) -> Outlay:
     """Return what ``number`` of the plan's blocks take, all by default; ``stored`` is what layers take per pixel, in bytes."""
-    number = len(plan.blocks) if number is None else number
+    number = plan.met if number is None else number
     box = plan.blocks.geobox
     share = number / len(plan.blocks)
     each = [seconds_per_block(plan, network, e, pace) for e in explainers]
@@ -116,11 +116,11 @@ def spoken_costs(
     stored: float,
     number: int | None = None,
 ) -> list[str]:
-    """Return the time expected, of all blocks or ``number`` of them, and of each method the passes through the network."""
+    """Return the time expected, of all blocks that are made or ``number`` of them; of each method the passes as well."""
     pace = pace_of(plan, network, cube, gradient=any(e.method in BY_GRADIENT for e in explainers))
     outlay = outlay_of(plan, network, explainers, pace, stored=stored, number=number)
     said = [f"{plan.short()}; {outlay}"]
-    number = len(plan.blocks) if number is None else number
+    number = plan.met if number is None else number
     for explainer in explainers:
         passes = explainer.passes(network, network.bands, network.dates)
         seconds = number * seconds_per_block(plan, network, explainer, pace) / max(1, outlay.devices or outlay.at_once)

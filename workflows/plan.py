@@ -16,6 +16,7 @@ from pipeline.cluster import Crew, crew_of
 from pipeline.engine import release_memory
 from pipeline.errors import RunError
 from pipeline.grid import BlockGrid, round_up
+from pipeline.imagery.area import blocks_meeting
 from pipeline.imagery.facts import Known
 from pipeline.imagery.handles import cache_bytes
 from workflows.console import quantity
@@ -92,6 +93,8 @@ class Plan:
     ----------
     blocks : BlockGrid
         The blocks.
+    met : int
+        How many of them meet the area of the imagery, and are made: all, where it has none.
     crew : Crew
         Who works on them; fewer threads than were asked for where memory wants it.
     needs : Needs
@@ -109,6 +112,7 @@ class Plan:
     """
 
     blocks: BlockGrid
+    met: int
     crew: Crew
     needs: Needs
     base: int
@@ -125,24 +129,29 @@ class Plan:
     @property
     def at_once(self) -> int:
         """Blocks in work at once, on all workers."""
-        return min(self.crew.workers * self.crew.threads, len(self.blocks))
+        return min(self.crew.workers * self.crew.threads, self.met)
 
     @property
     def peak(self) -> int:
         """The most bytes that a worker will take: the whole process."""
-        busy = min(self.crew.threads, len(self.blocks))
+        busy = min(self.crew.threads, self.met)
         return int(self.base + self.cache + _FIRST + busy * self.needs.block(self.side))
 
     @property
     def formula(self) -> str:
         """How the peak is made up."""
-        busy = min(self.crew.threads, len(self.blocks))
+        busy = min(self.crew.threads, self.met)
         slab = f" + {quantity(self.needs.slab)}B a slab" if self.needs.slab else ""
         return (
             f"{quantity(self.base)}B the process + {quantity(self.cache)}B GDAL's cache + {quantity(_FIRST)}B loaded later + "
             f"{busy} thread{'s' * (busy > 1)} x ({self.side} x {self.side} px x {self.needs.pixel:.0f} B{slab} + "
             f"{quantity(self.needs.gaps(self.side))}B between tensors)"
         )
+
+    @property
+    def share(self) -> float:
+        """Share of the blocks that are made."""
+        return self.met / len(self.blocks)
 
     @property
     def pixels(self) -> int:
@@ -163,10 +172,11 @@ class Plan:
         once = int(blocks.geobox.shape.y) * int(blocks.geobox.shape.x)
         rows: list[tuple[str, object]] = [
             ("blocks", f"{len(blocks)} of {blocks.size} px, read with {blocks.halo} px around"),
+            *([("", f"{self.met} of them meet the area and are made")] if self.met < len(blocks) else []),
             (
                 "bytes read",
-                f"{quantity(self.pixels * self.stored)}B uncompressed, {self.pixels / once - 1:.0%} of it again for halos; "
-                f"{quantity(self.files)}B in files",
+                f"{quantity(self.share * self.pixels * self.stored)}B uncompressed, {self.pixels / once - 1:.0%} of it again "
+                f"for halos; {quantity(self.files)}B in files",
             ),
             ("workers", spoken_crew(crew)),
         ]
@@ -182,7 +192,7 @@ class Plan:
     def short(self) -> str:
         """Return the plan in a sentence."""
         return (
-            f"{len(self.blocks)} block{'s' * (len(self.blocks) > 1)} of {self.blocks.size} px, {self.at_once} at once; about "
+            f"{self.met} block{'s' * (self.met > 1)} of {self.blocks.size} px, {self.at_once} at once; about "
             f"{quantity(self.peak)}B of memory per worker, of {quantity(self.budget)}B"
         )
 
@@ -224,9 +234,16 @@ def plan_of(
     base = resident()
     budget = crew.budget(compute.memory, base)
     box = cube.geobox
+    grids = [
+        BlockGrid(geobox=box, size=size, halo=halo, stride=network.stride)
+        for size in _sizes(cube, network.stride, begun or predict.block)
+    ]
+    # An area may touch the grid at its edge alone.
+    cuts = [(g, len(g) if cube.area is None else max(1, len(blocks_meeting(cube.area, g)))) for g in grids]
     plans = [
         Plan(
-            blocks=BlockGrid(geobox=box, size=size, halo=halo, stride=network.stride),
+            blocks=blocks,
+            met=met,
             crew=replace(crew, threads=threads),
             needs=needs,
             base=base,
@@ -236,22 +253,22 @@ def plan_of(
             files=files,
         )
         for threads in _threads(crew, compute)
-        for size in _sizes(cube, network.stride, begun or predict.block)
+        for blocks, met in cuts
     ]
     fitting = [p for p in plans if p.peak <= _SHARE * budget and _on_device(p)]
     if not fitting:
         raise RunError(_too_small(min(plans, key=lambda p: p.peak), compute, begun, predict.block))
     fitting = [p for p in fitting if p.blocks.size not in _SMALL] or fitting
-    return min(_usual(fitting), key=lambda p: (p.side**2 * len(p.blocks) / p.crew.threads, -p.crew.threads))
+    return min(_usual(fitting), key=lambda p: (p.side**2 * p.met / p.crew.threads, -p.crew.threads))
 
 
 def _usual(plans: Sequence[Plan]) -> Iterator[Plan]:
     """Yield the plan of the best size for each number of threads."""
     for threads in {p.crew.threads for p in plans}:
         mine = [p for p in plans if p.crew.threads == threads]
-        least = min(p.side**2 * len(p.blocks) for p in mine)
-        mine = [p for p in mine if p.side**2 * len(p.blocks) <= _EXTRA * least]
-        yield min(mine, key=lambda p: (-(-len(p.blocks) // _TASKS) * p.side**2, -p.blocks.size))
+        least = min(p.side**2 * p.met for p in mine)
+        mine = [p for p in mine if p.side**2 * p.met <= _EXTRA * least]
+        yield min(mine, key=lambda p: (-(-p.met // _TASKS) * p.side**2, -p.blocks.size))
 
 
 def _threads(crew: Crew, compute: ComputeSettings) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,23 @@ def area_on(path: str, geobox: GeoBox) -> BaseGeometry:
             f"area: {path} lies outside the grid: {_extent(union.bounds)} against {_extent(geobox.boundingbox.bbox)} (grid)"
         )
     return union
+
+
+def blocks_meeting(area: BaseGeometry, blocks: BlockGrid) -> Array:
+    """Return the numbers of the blocks that an area meets, (n,) int64, ascending; the area may reach beyond the grid."""
+    left, bottom, right, top = area.bounds
+    corners = [~blocks.geobox.affine * (x, y) for x in (left, right) for y in (bottom, top)]
+    x, y = (math.floor(min(c[i] for c in corners)) for i in (0, 1))
+    far_x, far_y = (math.ceil(max(c[i] for c in corners)) for i in (0, 1))
+    extent = Window(y=y, x=x, height=max(1, far_y - y), width=max(1, far_x - x))
+    near = list(blocks.covering(extent))
+    # All at once, and the area indexed once: a coast has a hundred thousand corners, and a country as many blocks.
+    places = np.array([(b.inner.x, b.inner.y, b.inner.right, b.inner.bottom) for b in near], float).reshape(-1, 4)
+    ring = places[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
+    a = blocks.geobox.affine
+    outlines = shapely.polygons(ring @ np.array([[a.a, a.d], [a.b, a.e]]) + (a.c, a.f))
+    shapely.prepare(area)
+    return np.asarray(np.array([b.index for b in near], np.int64)[shapely.intersects(area, outlines)])
 
 
 def inside_area(area: BaseGeometry, geobox: GeoBox, window: Window) -> Array:

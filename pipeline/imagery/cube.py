@@ -12,7 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from pipeline.errors import ImageryError, nearest
-from pipeline.grid import Window, whole, wkt
+from pipeline.grid import Window, whole, window_geobox, wkt
 from pipeline.imagery.area import inside_area
 from pipeline.imagery.dates import Period
 from pipeline.imagery.indices import Index
@@ -158,6 +158,15 @@ class Cube:
     def _plan(self) -> tuple[Piece, ...]:
         return pieces(self.sources, self._planes, self.observed)
 
+    def holds(self, window: Window) -> bool:
+        """Return whether anything may be valid in a window inside the grid; False is sure, and costs next to nothing.
+
+        False outside the area, beyond all files, and where the tiles of sparse files are left out.
+        """
+        if self.area is not None and not self.area.intersects(window_geobox(self.geobox, window).extent.geom):
+            return False
+        return any(piece.source.holds(self.geobox, window) for piece in self._plan)
+
     def read(self, window: Window) -> Tile:
         """Read a window, which may lie partly or wholly outside the raster: the plane goes on, invalid.
 
@@ -167,6 +176,8 @@ class Cube:
             If a file cannot be read there; names file and window.
         """
         inside = window.intersect(whole(self.geobox))
+        if inside is not None and not self.holds(inside):
+            inside = None
         shape = (len(self.dates), len(self.bands), *window.shape)
         # Where nothing is computed from them, values that are not read are invalid, and become zero in the end.
         plain = inside == window and self._direct and not self._made

@@ -118,6 +118,11 @@ class Source:
         """
         return view_of(self.path, geobox, self.resampling, self.nodata, self.crs).plain
 
+    def holds(self, geobox: GeoBox, window: Window) -> bool:
+        """Return whether the file may hold data in a window of the grid; where it surely does not, nothing need be read."""
+        view = view_of(self.path, geobox, self.resampling, self.nodata, self.crs)
+        return view.holds(self.indexes, window, self.nodata)
+
     def read(self, geobox: GeoBox, window: Window) -> tuple[Array, Array]:
         """Read a window of the grid, which may lie partly or wholly outside the file.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import Interleaving, Resampling
 from rasterio.vrt import WarpedVRT
 
 from pipeline.errors import ImageryError
-from pipeline.grid import crs_name, wkt
+from pipeline.grid import Window, crs_name, wkt
 from pipeline.imagery.handles import brief, handle
 from pipeline.imagery.remote import GDAL_ERRORS
 from pipeline.imagery.validity import Validity, adjusted
@@ -34,6 +36,41 @@ class View:
     def close(self) -> None:
         """Close the dataset."""
         self.dataset.close()
+
+    def holds(self, indexes: Sequence[int], window: Window, nodata: float | None) -> bool:
+        """Return whether bands may hold data in a window of the grid; False is sure, and nothing was read to know it.
+
+        A sparse GeoTIFF leaves out tiles, of which most of a country may consist; its index says which.
+        """
+        dataset = self.dataset
+        full = Window(y=0, x=0, height=dataset.height, width=dataset.width)
+        inside = Window(y=window.y + self.y, x=window.x + self.x, height=window.height, width=window.width).intersect(
+            full
+        )
+        if inside is None:
+            return False
+        if not self.plain or dataset.driver != "GTiff" or not self._gaps_are_nodata(nodata):
+            return True
+        height, width = dataset.block_shapes[0]
+        rows, columns = (
+            range(inside.y // height, (inside.bottom - 1) // height + 1),
+            range(inside.x // width, (inside.right - 1) // width + 1),
+        )
+        # Where bands are interleaved by pixel, a tile holds them all.
+        bands = indexes if dataset.interleaving is Interleaving.band else indexes[:1]
+        return any(
+            dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) is not None
+            for band in bands
+            for y in rows
+            for x in columns
+        )
+
+    def _gaps_are_nodata(self, nodata: float | None) -> bool:
+        """Return whether what GDAL gives for a tile that a file leaves out, its own nodata or 0, is nodata."""
+        declared = self.dataset.nodata
+        gap = 0.0 if declared is None else float(declared)
+        value = None if nodata is None else adjusted(nodata, self.dataset.dtypes[0])
+        return value is not None and (value == gap or (math.isnan(value) and math.isnan(gap)))
 
 
 @dataclass(frozen=True, slots=True)

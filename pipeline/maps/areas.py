@@ -139,7 +139,11 @@ def count_areas(path: Path) -> dict[int, Counted]:
         pixels = np.zeros(codes, np.int64)
         areas = np.zeros(codes, np.float64)
         for block in BlockGrid(geobox=geobox, size=_WINDOW):
-            counted, size = _count(source.read(1, window=block.inner.to_rasterio()), geobox, block, codes)
+            values = source.read(1, window=block.inner.to_rasterio())
+            # Much of a large map may be outside its area.
+            if source.nodata is not None and (values == source.nodata).all():
+                continue
+            counted, size = _count(values, geobox, block, codes)
             pixels += counted
             areas += size
         if source.nodata is not None:

@@ -88,6 +88,9 @@ def _options(layer: Layer, threads: int) -> dict[str, Any]:
         "OVERVIEW_RESAMPLING": resampling,
         "RESAMPLING": resampling,
         "BIGTIFF": "IF_SAFER",
+        # Tiles without a value are left out, of the overviews too, and read as nodata: a map of a part of a country takes the
+        # room and the time of that part.
+        "SPARSE_OK": True,
         "NUM_THREADS": threads,
     }
 

@@ -57,7 +57,9 @@ class Folds:
     of_feature : (n,) int8 or None
         Fold of each feature, or of each sample of a table.
     of_block : (rows, columns) int8 or None
-        Fold of each block of land; -1 where there are no labels.
+        Fold of each block of land, of those around all labels; -1 where there are no labels.
+    first : (int, int)
+        Row and column, among the blocks of the whole grid, of the first of them.
     side : int
         Side of a block of land in pixels.
     """
@@ -69,6 +71,7 @@ class Folds:
     notes: list[str]
     of_feature: Array | None = None
     of_block: Array | None = None
+    first: tuple[int, int] = (0, 0)
     side: int = 1
 
     @property
@@ -82,9 +85,13 @@ class Folds:
             fold = np.append(self.of_feature, np.int8(-1))[tile.feature]
         else:
             assert self.of_block is not None
-            rows = np.clip(np.arange(window.y, window.bottom) // self.side, 0, self.of_block.shape[0] - 1)
-            columns = np.clip(np.arange(window.x, window.right) // self.side, 0, self.of_block.shape[1] - 1)
-            fold = self.of_block[np.ix_(rows, columns)]
+            spans = (window.y, window.bottom), (window.x, window.right)
+            # Beyond these blocks, where any fold will do, nothing is labelled.
+            places = [
+                np.clip(np.arange(*span) // self.side - first, 0, n - 1)
+                for span, first, n in zip(spans, self.first, self.of_block.shape, strict=True)
+            ]
+            fold = self.of_block[np.ix_(*places)]
         return np.where(tile.codes == IGNORE, np.int8(-1), fold).astype(np.int8)
 
 
@@ -127,9 +134,10 @@ def make_folds(labels: Labels, settings: FoldSettings, halo: int) -> Folds:
         return _folds(division, method, buffer, notes, of_feature=division.fold[unit])
     side, cells, weights = blocks_of_land(labels, settings, halo, notes)
     division = divide(Units(weights, names, "blocks of land"), settings, notes)
-    grid = np.full((-(-int(labels.geobox.shape.y) // side), -(-int(labels.geobox.shape.x) // side)), -1, np.int8)
-    grid[cells[:, 0], cells[:, 1]] = division.fold
-    return _folds(division, method, buffer, notes, of_block=grid, side=side)
+    first = cells.min(0)
+    grid = np.full(cells.max(0) - first + 1, -1, np.int8)
+    grid[*(cells - first).T] = division.fold
+    return _folds(division, method, buffer, notes, of_block=grid, first=tuple(first.tolist()), side=side)
 
 
 def _folds(division: Division, method: str, buffer: int, notes: list[str], **places: Any) -> Folds:

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import LabelError
+from pipeline.grid import BlockGrid
 from pipeline.samples.labels import IGNORE, Labels, VectorLabels, pixel_bounds
 from pipeline.samples.rounds import FEW
 from pipeline.settings import FoldSettings
@@ -20,6 +21,8 @@ Array = np.ndarray[Any, Any]
 _BLOCKS_ACROSS = 8
 # How often that size is halved at most, where a class lies in too few blocks.
 _HALVINGS = 3
+# Blocks may be a tenth of a country wide: labels are rasterised in pieces of at most so many pixels on a side.
+_PIECE = 1024
 
 
 def feature_weights(labels: VectorLabels) -> Array:
@@ -66,13 +69,18 @@ def _share(shapes: Array, a: Array, b: Array) -> Array:
 def _block_weights(labels: Labels, side: int) -> tuple[Array, Array]:
     """Return the blocks of land with labels, (n, 2) row and column, and their labelled pixels per class, (n, K)."""
     found: dict[tuple[int, int], Array] = {}
+    land = BlockGrid(geobox=labels.geobox, size=side)
     for period in range(len(labels.periods)):
-        for window in labels.windows(side, period):
+        for window in labels.windows(min(side, _PIECE), period):
             codes = labels.read(window, period).codes
-            count = np.bincount(codes[codes != IGNORE].astype(np.int64), minlength=len(labels.legend.classes))
-            if count.any():
-                cell = window.y // side, window.x // side
-                found[cell] = found.get(cell, 0) + count
+            for block in land.covering(window):
+                part = block.core.intersect(window)
+                assert part is not None, "only blocks that meet the window are asked for"
+                own = codes[part.within(window)]
+                count = np.bincount(own[own != IGNORE].astype(np.int64), minlength=len(labels.legend.classes))
+                if count.any():
+                    cell = divmod(block.index, land.columns)
+                    found[cell] = found.get(cell, 0) + count
     cells = sorted(found)
     return np.array(cells, dtype=np.int64).reshape(-1, 2), np.array([found[c] for c in cells], dtype=np.float64)
 

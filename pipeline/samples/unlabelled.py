@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from pipeline.grid import BlockGrid, Window, whole
+from pipeline.imagery.area import blocks_meeting
 from pipeline.samples.labels import IGNORE, Labels, LabelTile
 from pipeline.samples.legend import Legend, LegendClass
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 Array = np.ndarray[Any, Any]
 
@@ -68,7 +72,7 @@ class Unlabelled(Labels):
         return int(first), int(last)
 
 
-def draw_places(geobox: GeoBox, *, cell: int, number: int, seed: int) -> Unlabelled:
+def draw_places(geobox: GeoBox, *, cell: int, number: int, seed: int, area: BaseGeometry | None = None) -> Unlabelled:
     """Draw squares of land at random, all that there are where they are not more than asked for.
 
     Parameters
@@ -81,10 +85,12 @@ def draw_places(geobox: GeoBox, *, cell: int, number: int, seed: int) -> Unlabel
         How many.
     seed : int
         The same seed draws the same.
+    area : BaseGeometry, optional
+        They are drawn from the land that it meets.
     """
     rng = np.random.default_rng(seed)
     lands = BlockGrid(geobox=geobox, size=cell * max(1, _LAND // cell))
-    of = np.arange(len(lands))
+    of = np.arange(len(lands)) if area is None else blocks_meeting(area, lands)
     if len(of) > _LANDS:
         of = np.sort(rng.choice(of, _LANDS, replace=False))
     firsts, widths, counts = zip(*(_squares(lands[int(i)].inner, cell) for i in of), strict=True)
