@@ -47,6 +47,7 @@ def run_blocks(request: MapRequest, store: PartStore, explanations: tuple[Explan
         folder=store.folder,
         explanations=explanations,
         area=request.area,
+        engine=request.choice.engine,
     )
     wanted = None if request.area is None else {b.index for b in blocks.covering(_extent(request.area, blocks))}
     todo = (i for i in (range(len(blocks)) if wanted is None else sorted(wanted)) if i not in done)
