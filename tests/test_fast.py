@@ -17,10 +17,10 @@ from models.inference import prepare, scores
 from models.network import NETWORKS, ModelError, build, network_class
 from models.onnx import require
 from models.settings import SaliencySettings
-from pipeline.engine import run_tasks
 from pipeline.imagery.open import open_cube
+from pipeline.maps.parts import PartStore
 from pipeline.settings import ComputeSettings, ImagerySettings
-from workflows import blocks, gate
+from workflows import gate
 from workflows.console import Console
 from workflows.output import Output
 from workflows.predict import make_map
@@ -104,7 +104,7 @@ def mapped(folder: Path, out: Path, engine: str, *layers, **compute) -> bytes:
 
 def told(out: Path, layer="classes") -> str:
     with rasterio.open(out / "maps" / f"{layer}.tif") as raster:
-        return raster.tags()["LANDWEAVE_ENGINE"]
+        return raster.tags()["engine"]
 
 
 def values(out: Path):
@@ -166,27 +166,22 @@ def test_what_is_explained_is_exact(bundled, tmp_path):
     mapped(bundled, tmp_path / "out", "torch-bf16", "classes", "saliency")
     assert told(tmp_path / "out").startswith("torch, not torch-bf16: a map that is explained")
     with rasterio.open(tmp_path / "out" / "maps" / "saliency.tif") as raster:
-        assert "LANDWEAVE_ENGINE" not in raster.tags()
+        assert "engine" not in raster.tags()
 
 
 @pytest.mark.parametrize("engine", ["torch-bf16", "onnx-int8"])
 def test_a_resumed_map_keeps_its_engine(bundled, tmp_path, engine, monkeypatch):
     monkeypatch.setattr(gate, "AGREEMENT", 0.5)
     whole = mapped(bundled, tmp_path / "whole", engine)
-    done = 0
+    record = PartStore.record
 
-    def stopped(task, items, **options):
-        def one(index):
-            nonlocal done
-            done += 1
-            if done == 4:
-                raise KeyboardInterrupt
-            return task(index)
-
-        return run_tasks(one, items, **options)
+    def killed(store, part):
+        record(store, part)
+        if len(store.records) == 4:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(blocks, "run_tasks", stopped)
+        patch.setattr(PartStore, "record", killed)
         with pytest.raises(KeyboardInterrupt):
             mapped(bundled, tmp_path / "again", engine)
     # Were it tried out again, it would now be refused.
