@@ -47,7 +47,9 @@ def require(what: str) -> None:
         )
 
 
-def write_onnx(network: Network, path: Path, *, output: str = "scores", about: Mapping[str, Any] | None = None) -> None:
+def write_onnx(
+    network: Network | Raw, path: Path, *, output: str = "scores", about: Mapping[str, Any] | None = None
+) -> None:
     """Write a network as an ONNX file with the inputs cube, valid and time.
 
     Batch, height and width are free (height and width in multiples of the stride); dates and bands are those of the network.
