@@ -36,6 +36,7 @@ bench: $(READY)  ## speed and memory, as ratios taken in one run
 	$(BIN)/python benchmarks/blocks.py
 	$(BIN)/python benchmarks/chips.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/series.py
 	$(BIN)/python benchmarks/networks.py
