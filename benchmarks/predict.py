@@ -2,28 +2,56 @@
 
 The limit for n cores (pixels/s) is 1 / (1/R + a/F + 1/W): R the rate of reading alone, F that of the bare forward pass on
 data in memory, W that of writing alone, each on n threads; a the cost of the halo, ((T + 2 halo) / T)^2 for blocks of T.
+
+Then the engines, each against the exact path, on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 import torch
-from common import make_bundle, make_raster, report, request
+from common import make_bundle, make_raster, make_series, report, request
 
-from models.inference import scores
+from models.fast import Engine, EngineName, native_half, ready
+from models.inference import prepare, scores
+from models.network import ModelError, Network
+from models.onnx import quantise, write_onnx
 from pipeline.engine import cores
 from workflows.console import Console, quantity
 from workflows.output import Output
 from workflows.predict import make_map
 from workflows.scoring import load_scorer
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the raster that it maps. Of several dates there is one band."""
+
+    side: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    dates: int = 1
+    block: int | str = "auto"
+    tile: int = 256
+
+
+# Each map takes about a minute on two cores, and has at least eight blocks for each of them.
+CASES = {
+    "unet": Case(4096, {"width": 32, "depth": 3}),
+    "mlp": Case(8192),
+    "lstm": Case(1024, {"hidden": 64, "direction": "forward"}, dates=24, block=256, tile=128),
+}
 
 
 def rate(work: Callable[[int], int], items: int, threads: int) -> float:
@@ -34,80 +62,139 @@ def rate(work: Callable[[int], int], items: int, threads: int) -> float:
     return total / (time.perf_counter() - start)
 
 
+def limit(name: str, case: Case, folder: Path, threads: int) -> Network:
+    """Map a raster, print how close that was to the limit, and return the network."""
+    path = folder / "scene.tif"
+    raster = make_raster(path, case.side) if case.dates == 1 else make_series(path, case.side, case.dates)
+    bundle = make_bundle(folder / "model", name, case.settings, case.dates)
+    job = request(raster, folder / "model", bundle, ["classes", "confidence"], threads)
+    job = dataclasses.replace(job, predict=job.predict.model_copy(update={"block": case.block}))
+    blocks = job.plan((), job.layers("predict")).blocks
+    scorer = load_scorer(folder / "model", bundle.checksum)
+    side = blocks.size + 2 * blocks.halo
+    network = scorer.network
+    tensors = tile(network, side)
+
+    def forward(_: int) -> int:
+        with scorer.turn():
+            scores(network, *tensors)
+        return side * side
+
+    def read(i: int) -> int:
+        window = blocks[i].inner
+        with rasterio.open(raster) as source:
+            source.read(window=window.to_rasterio())
+        return window.height * window.width
+
+    profile = {
+        "driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate",
+        "width": blocks.size, "height": blocks.size, "count": 1,
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    classes = np.kron(rng.integers(1, 9, (blocks.size // 16 + 1,) * 2), np.ones((16, 16)))
+    classes = classes[: blocks.size, : blocks.size].astype(np.uint8)
+    confidence = rng.integers(5000, 10000, classes.shape).astype(np.uint16)
+
+    def write(i: int) -> int:
+        for layer, values, predictor in (("classes", classes, 1), ("confidence", confidence, 2)):
+            part = folder / f"{layer}-{i}.tif"
+            with rasterio.open(part, "w", dtype=values.dtype, predictor=predictor, **profile) as target:
+                target.write(values, 1)
+            part.unlink()
+        return blocks.size**2
+
+    forward(0)
+    repeats = max(2 * threads, 8)
+    f = rate(forward, repeats, threads)
+    r = rate(read, len(blocks), threads)
+    w = rate(write, repeats, threads)
+    a = (side / blocks.size) ** 2
+    start = time.perf_counter()
+    make_map(job, Output(folder / "out"), Console(quiet=True), overwrite=False)
+    whole = case.side**2 / (time.perf_counter() - start)
+    again = rate(forward, repeats, threads)
+    # Measured before and after, for machines are shared: the limit takes the faster of the two.
+    most = 1 / (1 / r + a / max(f, again) + 1 / w)
+    parameters = sum(p.numel() for p in network.parameters())
+    print(
+        f"{name}, {parameters:,} parameters, {threads} threads, {len(blocks)} blocks of {blocks.size} + 2 x {blocks.halo} px"
+    )
+    print(f"  forward pass alone   {quantity(f)}px/s (halo included), {quantity(again)}px/s at the end of the run")
+    print(f"  reading alone        {quantity(r)}px/s")
+    print(f"  writing alone        {quantity(w)}px/s")
+    print(f"  cost of the halo     {a:.2f}")
+    print(f"  limit                {quantity(most)}px/s")
+    print(f"  predict              {quantity(whole)}px/s")
+    report(f"predict with {name}, to the limit of this machine", whole / most, least=0.85)
+    return network
+
+
+def tile(network: Network, side: int) -> tuple[torch.Tensor, ...]:
+    """Return a random tile, all of it valid."""
+    cube = torch.randn(1, network.dates, network.bands, side, side)
+    days = 16.0 * torch.arange(network.dates)[None]
+    return cube, torch.ones(1, network.dates, side, side, dtype=torch.bool), days
+
+
+def engines(network: Network, side: int, folder: Path) -> None:
+    """Print how fast each engine is against the exact path, the best of four rounds, on one thread."""
+    side = -(-side // network.stride) * network.stride
+    made = {"torch": prepare(network)}
+    names: list[EngineName] = ["torch-bf16"]
+    if all(importlib.util.find_spec(p) for p in ("onnx", "onnxruntime", "onnxscript")):
+        names += ["onnx", "onnx-int8"]
+    for name in names:
+        path = folder / f"{name}.onnx"
+        try:
+            if name.startswith("onnx"):
+                write_onnx(made["torch"], path)
+            if name == "onnx-int8":
+                quantise(path, path, [tile(network, 128) for _ in range(4)], network.name)
+            made[name] = ready(made["torch"], Engine(name, path))
+        except ModelError as error:
+            print(f"  {name:20} {error}")
+    given = tile(network, side)
+    best = dict.fromkeys(made, float("inf"))
+    for _ in range(4):
+        for name, engine in made.items():
+            start = time.perf_counter()
+            scores(engine, *given)
+            best[name] = min(best[name], time.perf_counter() - start)
+    exact = scores(made["torch"], *given).argmax(1)
+    native = native_half(torch.device("cpu")) is not None
+    for name, engine in list(made.items())[1:]:
+        same = (scores(engine, *given).argmax(1) == exact).float().mean()
+        # Of a network that has learned nothing: what the gate finds on a trained one is higher.
+        text = f"{best['torch'] / best[name]:.2f} times the exact path, {100 * same:.2f} % of classes equal on noise"
+        print(
+            f"  {name:20} {text}{'' if native or name != 'torch-bf16' else ' (emulated: no instructions for it)'}",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=8192)
-    parser.add_argument("--network", default="unet")
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--depth", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=CASES, help="Only this one.")
+    parser.add_argument("--side", type=int, help="Side of the raster, where another is wanted.")
+    parser.add_argument("--block", type=int, help="Side of a block, where another is wanted.")
+    parser.add_argument("--engines", action="store_true", help="Only compare the engines.")
     options = parser.parse_args()
     threads = cores()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        raster = make_raster(folder / "scene.tif", options.side)
-        settings = {"width": options.width, "depth": options.depth} if options.network == "unet" else {}
-        bundle = make_bundle(folder / "model", options.network, settings)
-        job = request(raster, folder / "model", bundle, ["classes", "confidence"], threads)
-        blocks = job.blocks(job.explanations)
-        scorer = load_scorer(folder / "model", bundle.checksum)
-        side = blocks.size + 2 * blocks.halo
-        tensors = scorer.tensors(
-            np.zeros((1, 1, 4, side, side), np.float32), np.ones((1, 1, side, side), bool), np.zeros((1, 1), np.float32)
-        )
-
-        def forward(_: int) -> int:
-            with scorer.turn():
-                scores(scorer.network, *tensors)
-            return side * side
-
-        def read(i: int) -> int:
-            window = blocks[i].inner
-            with rasterio.open(raster) as source:
-                source.read(window=window.to_rasterio())
-            return window.height * window.width
-
-        profile = {
-            "driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate",
-            "width": blocks.size, "height": blocks.size, "count": 1,
-        }  # fmt: skip
-        rng = np.random.default_rng(0)
-        classes = np.kron(rng.integers(1, 9, (blocks.size // 16 + 1,) * 2), np.ones((16, 16)))
-        classes = classes[: blocks.size, : blocks.size].astype(np.uint8)
-        confidence = rng.integers(5000, 10000, classes.shape).astype(np.uint16)
-
-        def write(i: int) -> int:
-            for name, values, predictor in (("classes", classes, 1), ("confidence", confidence, 2)):
-                path = folder / f"{name}-{i}.tif"
-                with rasterio.open(path, "w", dtype=values.dtype, predictor=predictor, **profile) as target:
-                    target.write(values, 1)
-                path.unlink()
-            return blocks.size**2
-
-        forward(0)
-        repeats = max(2 * threads, 8)
-        f = rate(forward, repeats, threads)
-        r = rate(read, len(blocks), threads)
-        w = rate(write, repeats, threads)
-        a = (side / blocks.size) ** 2
-        start = time.perf_counter()
-        make_map(job, Output(folder / "out"), Console(quiet=True), overwrite=False)
-        whole = options.side**2 / (time.perf_counter() - start)
-        again = rate(forward, repeats, threads)
-        # Measured before and after, for machines are shared: the limit takes the faster of the two.
-        limit = 1 / (1 / r + a / max(f, again) + 1 / w)
-        parameters = sum(p.numel() for p in bundle.network.parameters())
-        print(
-            f"{options.network}, {parameters:,} parameters, {threads} threads, blocks of {blocks.size} + 2 x {blocks.halo} px"
-        )
-        print(f"forward pass alone   {quantity(f)}px/s (halo included), {quantity(again)}px/s at the end of the run")
-        print(f"reading alone        {quantity(r)}px/s")
-        print(f"writing alone        {quantity(w)}px/s")
-        print(f"cost of the halo     {a:.2f}")
-        print(f"limit                {quantity(limit)}px/s")
-        print(f"predict              {quantity(whole)}px/s")
-        report(f"predict with {options.network}, to the limit of this machine", whole / limit, least=0.85)
+    for name, case in CASES.items():
+        if options.network not in (None, name):
+            continue
+        changed = {k: v for k in ("side", "block") if (v := getattr(options, k))}
+        case = dataclasses.replace(case, **changed)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            if options.engines:
+                network = make_bundle(folder / "model", name, case.settings, case.dates).network
+                print(name)
+            else:
+                network = limit(name, case, folder, threads)
+            engines(network, case.tile, folder)
 
 
 if __name__ == "__main__":

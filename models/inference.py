@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,25 @@ from torch.utils._pytree import tree_iter
 from models.network import Network, counting_side
 
 _N = TypeVar("_N", bound=Network)
+
+
+class Scoring(Protocol):
+    """What maps a tile to scores: a network, or another engine that stands for it (see `models.fast`)."""
+
+    @property
+    def pixelwise(self) -> bool:
+        """Whether no pixel sees another."""
+
+    @property
+    def slab(self) -> int:
+        """Pixels in one forward pass, where no pixel sees another."""
+
+    @property
+    def outputs(self) -> int:
+        """K, numbers per pixel."""
+
+    def __call__(self, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+        """Return scores (B, K, H, W); see `Network.forward`."""
 
 
 def prepare(network: _N) -> _N:
@@ -48,13 +67,13 @@ def _fold(layers: nn.Sequential) -> None:
             layers[i], layers[i + 1] = fuse_linear_bn_eval(layer, following), nn.Identity()
 
 
-def scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
+def scores(network: Scoring, cube: Tensor, valid: Tensor, time: Tensor) -> Tensor:
     """Return the scores of a tile without keeping anything for a gradient.
 
     Parameters
     ----------
-    network : Network
-        As `prepare` returns it.
+    network : Scoring
+        A network as `prepare` returns it, or another engine.
     cube, valid, time : Tensor
         (B, T, C, H, W) float32, (B, T, H, W) bool, (B, T) float32.
 
@@ -65,8 +84,7 @@ def scores(network: Network, cube: Tensor, valid: Tensor, time: Tensor) -> Tenso
     """
     with torch.inference_mode():
         if not network.pixelwise:
-            found: Tensor = network(cube, valid, time)
-            return found
+            return network(cube, valid, time)
         b, _, _, h, w = cube.shape
         result = torch.empty(b, network.outputs, 1, h * w, dtype=cube.dtype, device=cube.device)
         flat, flags = in_line(cube), in_line(valid)

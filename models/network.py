@@ -214,8 +214,8 @@ class PixelNetwork(Network):
         series = cube.permute(0, 3, 4, 1, 2).reshape(b * h * w, t, c)
         flags = valid.permute(0, 2, 3, 1).reshape(b * h * w, t)
         series = series.masked_fill(~flags[..., None], 0.0)
-        # The pixels of one tile share their dates: one row, expanded, so that it can be encoded once (`per_tile`).
-        days = time.expand(h * w, t) if b == 1 else time.repeat_interleave(h * w, dim=0)
+        # The pixels of a tile share their dates. Of a single tile this stays one row, which is encoded once (`per_tile`).
+        days = time[:, None].expand(b, h * w, t).reshape(b * h * w, t)
         return self.pixels(series, flags, days).reshape(b, h, w, self.classes).permute(0, 3, 1, 2)
 
 

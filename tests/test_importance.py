@@ -141,7 +141,8 @@ def linear(weights: Any, dates: int) -> Scorer:
         network.layers[0].bias[:] = 0
     product: Any = SimpleNamespace(bundle=SimpleNamespace(classifies=True))
     statistics: Any = None
-    return Scorer(network=prepare(network), statistics=statistics, product=product, device=torch.device("cpu"))
+    ready = prepare(network)
+    return Scorer(network=ready, engine=ready, statistics=statistics, product=product, device=torch.device("cpu"))
 
 
 def places(n: int, dates: int, bands: int, side: int = 1) -> Windows:

@@ -52,6 +52,7 @@ def run_blocks(
         folder=store.folder,
         explanations=explanations,
         area=request.area,
+        engine=request.choice.engine,
     )
     wanted = _wanted(request, blocks)
     todo = [i for i in wanted if i not in done] if done else wanted

@@ -260,6 +260,31 @@ def extract(
 
 
 @app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a trained model: <output>/model.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX, the only form there is.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="File to write. Default: model.onnx in the bundle's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a trained network for other programs, and check that the file says the same as the network."""
+    from workflows.export import export as work
+
+    if not onnx:
+        raise typer.BadParameter("say in which form: --onnx", param_hint="export")
+    console = _console(quiet)
+    console.summary("export: done", work(bundle, output, console))
+
+
+@app.command()
 def tune(job: JobFile, set_: Set = None, overwrite: Overwrite = False, quiet: Quiet = False) -> None:
     """Look for better settings by their figure on the validation fold; resumes, and adds trials if more are asked."""
     from workflows.tune import tune as work

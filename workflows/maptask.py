@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from models.fast import EXACT, Engine
 from models.inference import scores
 from pipeline.engine import release_memory
 from pipeline.grid import Block, BlockGrid, whole
@@ -47,6 +48,8 @@ class MapTask:
         How the map is explained; empty where no saliency is made.
     area : BaseGeometry or None
         Only inside it is anything written, whatever the network sees around it.
+    engine : Engine
+        What scores pixels where nothing is explained.
     """
 
     bundle: Path
@@ -57,6 +60,7 @@ class MapTask:
     folder: Path
     explanations: tuple[Explanation, ...] = ()
     area: BaseGeometry | None = None
+    engine: Engine = EXACT
 
     def __call__(self, index: int) -> PartRecord:
         """Read, score, explain and write one block."""
@@ -75,7 +79,7 @@ class MapTask:
 
     def compute(self, block: Block, tile: Tile, inside: Array | None = None) -> dict[str, Array]:
         """Return the layers of one block, (bands, h, w) each, cut to the part of the core inside the raster."""
-        scorer = load_scorer(self.bundle, self.checksum)
+        scorer = load_scorer(self.bundle, self.checksum, self.engine)
         with scorer.turn():
             cube, seen, time = scorer.tensors(tile.values[None], tile.valid[None], self.cube.time[None])
             # Of a forecast only the first dates are shown to the network.
@@ -87,7 +91,7 @@ class MapTask:
                 found, made = self.explain(scorer, explanation, block, *inputs)
                 explained |= made
             if not self.explanations:
-                found = scores(scorer.network, *inputs)[..., y, x]
+                found = scores(scorer.engine, *inputs)[..., y, x]
             wanted = [layer.name for layer in self.layers if layer.name not in explained]
             values = scorer.product.made(wanted, found[0], cube[0, :, :, y, x], seen[0, :, y, x], time[0])
         valid = tile.valid[dates, y, x].any(0)

@@ -158,9 +158,9 @@ class Output:
         path = self._state(stage)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def begin(self, stage: str, key: dict[str, Any]) -> None:
-        """Record that a stage is in work."""
-        write_json(self._state(stage), {"key": key, "done": False})
+    def begin(self, stage: str, key: dict[str, Any], **settled: Any) -> None:
+        """Record that a stage is in work, with what was settled for all of it."""
+        write_json(self._state(stage), {"key": key, "done": False} | settled)
 
     def finish(self, stage: str, key: dict[str, Any], **left: Any) -> None:
         """Record that a stage is done, with what it left for later ones."""
@@ -172,6 +172,10 @@ class Output:
 
     def _state(self, stage: str) -> Path:
         return self.work / f"{self._named(stage)}.json"
+
+    def engine(self, suffix: str) -> Path:
+        """Return where the file of the engine that makes a map lies while it is in work."""
+        return self.work / f"{self._named('engine')}{suffix}"
 
     def _named(self, what: str) -> str:
         return f"{what}-{self.period}" if self.period else what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,6 @@ from pipeline.imagery.area import blocks_meeting
 from pipeline.imagery.facts import Known
 from pipeline.imagery.handles import cache_bytes
 from workflows.console import quantity
-from workflows.keys import imagery_files
 
 if TYPE_CHECKING:
     from models.network import Network
@@ -230,7 +230,7 @@ def plan_of(
     crew = crew_of(compute)
     halo = max([network.halo, *(e.reach(network) for e in explainers)])
     needs = needs_of(network, cube, explainers, stored)
-    pixel, files = stored_bytes(cube), sum(p.stat().st_size for p in imagery_files(cube))
+    pixel, files = stored_bytes(cube), _files_size(cube)
     base = resident()
     budget = crew.budget(compute.memory, base)
     box = cube.geobox
@@ -356,6 +356,12 @@ def stored_bytes(cube: Cube) -> float:
     known = Known()
     size = sum(np.dtype(known[path].dtypes[index - 1]).itemsize for path, index in first.values())
     return float(len(cube.observed) * size)
+
+
+def _files_size(cube: Cube) -> int:
+    """Return the bytes of the files a cube is read from, masks included, as they lie here; of addresses they are not asked."""
+    paths = {path for s in cube.sources for path in (s.path, s.mask.path if s.mask is not None else s.path)}
+    return sum(Path(p).stat().st_size for p in paths if Path(p).is_file())
 
 
 def spoken_crew(crew: Crew) -> str:

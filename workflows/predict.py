@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
 from pipeline.maps.parts import PartStore
 from workflows.blocks import run_blocks
+from workflows.gate import settle, stored
 from workflows.keys import run_id
 from workflows.request import STAGES, MapRequest, Stage, digests
 
@@ -67,12 +69,16 @@ def make_map(
     if not todo:
         console.note("up to date")
         return paths
+    if "predict" in todo:
+        request = dataclasses.replace(request, choice=settle(request, output, console, explained="explain" in todo))
+        layers = {stage: request.layers(stage) for stage in stages}
     made = tuple(layer for stage in todo for layer in layers[stage])
     _drop(output, request, todo, made, console)
     for stage in todo:
-        output.begin(stage, keys[stage])
+        output.begin(stage, keys[stage], choice=stored(request.choice))
     explanations = request.explanations if "explain" in todo else ()
     key = digests(keys[todo[0]] | {"job": [keys[stage]["job"] for stage in todo]})
+    key["engine"] = request.choice.engine.checksum or request.choice.engine.name
     parts = output.parts(todo[0])
     # What is resumed goes on with the blocks that it began with, whatever memory there is by now.
     plan = request.plan(explanations, made, PartStore.begun(parts, made, request.cube.geobox, key))
@@ -88,6 +94,7 @@ def make_map(
         sizes = {v.name: (output.maps / f"{v.name}.tif").stat().st_size for v in layers[stage]}
         output.finish(stage, keys[stage], sizes=sizes)
     store.clear()
+    output.engine(".onnx").unlink(missing_ok=True)
     return paths
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.bundle import Bundle
+from models.onnx import require
 from pipeline.files import digest_of
 from pipeline.maps.layers import Layer
 from workflows.explainers import explainers_of
 from workflows.explanations import Explanation, explanation_layers, explanations_of
+from workflows.gate import PLAIN, Choice
 from workflows.keys import run_id
 from workflows.plan import Plan, plan_of
 from workflows.products.product import product_of
@@ -46,6 +49,8 @@ class MapRequest:
         Versions of what makes the numbers.
     area : BaseGeometry or None
         The map is explained only inside it.
+    choice : Choice
+        What scores pixels, once that is settled: see `workflows.gate`.
     """
 
     bundle: Bundle
@@ -57,6 +62,7 @@ class MapRequest:
     key_imagery: dict[str, Any]
     software: dict[str, str]
     area: BaseGeometry | None = None
+    choice: Choice = PLAIN
 
     @cached_property
     def explanations(self) -> tuple[Explanation, ...]:
@@ -91,7 +97,7 @@ class MapRequest:
 
     def key(self, stage: Stage) -> dict[str, Any]:
         """Return what the layers of a stage depend on, as plain values."""
-        predict = self.predict.model_dump(mode="json", include={"block", "overviews", "layers"})
+        predict = self.predict.model_dump(mode="json", include={"block", "overviews", "layers", "engine"})
         predict["layers"] = [name for name in predict["layers"] if name != "saliency"]
         job: dict[str, Any] = {"dates": [None if d is None else d.isoformat() for d in self.cube.dates]}
         if stage == "predict":
@@ -101,11 +107,15 @@ class MapRequest:
             job["saliency"] = self.saliency.model_dump(mode="json", include={"target", "per"})
             job["saliency"]["methods"] = {e.explainer.method: e.explainer.own for e in self.explanations}
             job["area"] = None if self.area is None else digest_of(self.area.wkb_hex)
+        software = self.software
+        if stage == "predict" and self.predict.engine.startswith("onnx"):
+            require(f"predict.engine: {self.predict.engine}")
+            software = software | {"onnxruntime": version("onnxruntime")}
         return {
             "model": self.bundle.checksum,
             "job": job,
             "imagery": self.key_imagery,
-            "software": self.software,
+            "software": software,
         }
 
     def layers(self, stage: Stage) -> tuple[Layer, ...]:
@@ -126,6 +136,7 @@ class MapRequest:
         if known:
             common["dates"] = f"{min(known)}/{max(known)}"
         if stage == "predict":
+            common["engine"] = self.choice.told
             return tuple(product.layers(self.predict.layers, self.cube, common, self.predict.overviews))
         seen = dates[: self.bundle.network.dates]
         return tuple(

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from models.bundle import Bundle
-from models.inference import prepare
+from models.fast import EXACT, Engine, ready
+from models.inference import Scoring, prepare
 from models.network import Network
 from pipeline.imagery.statistics import Statistics
 from workflows.products.product import Product, product_of
@@ -27,9 +28,18 @@ _DEVICE = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """A trained network made ready for prediction, with what it needs beside its weights."""
+    """A trained network made ready for prediction, with what it needs beside its weights.
+
+    Attributes
+    ----------
+    network : Network
+        The exact path: what explains, and whatever is measured.
+    engine : Scoring
+        What maps: the network itself, or a fast path.
+    """
 
     network: Network
+    engine: Scoring
     statistics: Statistics
     product: Product
     device: torch.device
@@ -59,12 +69,13 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def scorer_of(bundle: Bundle) -> Scorer:
+def scorer_of(bundle: Bundle, engine: Engine = EXACT) -> Scorer:
     """Return the scorer of a bundle on this machine's device."""
     place = device()
     network = prepare(bundle.network).to(place)
     return Scorer(
         network=network,
+        engine=ready(network, engine),
         statistics=Statistics(
             mean=np.asarray(bundle.mean, dtype=np.float32), std=np.asarray(bundle.std, dtype=np.float32)
         ),
@@ -74,17 +85,17 @@ def scorer_of(bundle: Bundle) -> Scorer:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(folder: str, checksum: str) -> Scorer:
+def _load(folder: str, checksum: str, engine: Engine) -> Scorer:
     bundle = Bundle.load(Path(folder))
     if bundle.checksum != checksum:
         raise RuntimeError(f"the bundle {folder} was changed while it was in use")
-    return scorer_of(bundle)
+    return scorer_of(bundle, engine)
 
 
 _LOADING = threading.Lock()
 
 
-def load_scorer(folder: Path, checksum: str) -> Scorer:
+def load_scorer(folder: Path, checksum: str, engine: Engine = EXACT) -> Scorer:
     """Return the scorer of a bundle on disk; each process loads it once."""
     with _LOADING:
-        return _load(str(folder), checksum)
+        return _load(str(folder), checksum, engine)

@@ -92,8 +92,8 @@ def convolved(
 
 
 def all_valid(valid: Tensor) -> bool:
-    """Return whether no date is masked, so that a copy may be saved; on a tile without data (meta) nobody knows."""
-    return not valid.is_meta and bool(valid.all())
+    """Return whether no date is masked, so that a copy may be saved; nobody knows on a tile without data, or while compiling."""
+    return not valid.is_meta and not torch.compiler.is_compiling() and bool(valid.all())
 
 
 def masked_softmax(logits: Tensor, valid: Tensor, dim: int) -> Tensor:

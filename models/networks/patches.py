@@ -107,7 +107,7 @@ class PatchLayers(nn.Sequential):
         step = 1
         for layer in self:
             if isinstance(layer, nn.Conv2d):
-                x = F.conv2d(x, layer.weight, layer.bias, dilation=step)
+                x = F.conv2d(x.to(layer.weight.dtype), layer.weight, layer.bias, dilation=step)
                 step *= layer.stride[0]
             elif isinstance(layer, PatchPool):
                 x = layer.dense(x, step)

@@ -74,8 +74,8 @@ class _Recurrent(PixelNetwork):
         """Return scores (N, K) of pixels (N, T, C)."""
         x = torch.cat([series, per_tile(year_cycle, time)], dim=-1)  # (N, T, C + 2)
         if not all_valid(valid):
-            front = torch.argsort(~valid, dim=1, stable=True)  # (N, T): the valid dates, in order, then the others
-            x = _pick(x, front)
+            front = torch.argsort(torch.where(valid, 0, valid.shape[1]) + _places(valid), dim=1)
+            x = _pick(x, front)  # (N, T): the valid dates, in order, then the others
             valid = valid.gather(1, front)
         states = self._states(x, valid)  # (N, T, hidden), or both directions side by side
         if self.settings.direction == "both" and self.settings.pooling == "last":
@@ -151,8 +151,12 @@ def _pick(x: Tensor, order: Tensor) -> Tensor:
 
 def _mirror(valid: Tensor) -> Tensor:
     """Return the order (N, T) that turns the valid dates at the front around and leaves the rest; its own inverse."""
-    places = torch.arange(valid.shape[1], device=valid.device)
+    places = _places(valid)
     return torch.where(valid, valid.sum(1, keepdim=True) - 1 - places, places)
+
+
+def _places(valid: Tensor) -> Tensor:
+    return torch.arange(valid.shape[1], device=valid.device)
 
 
 def _differentiable(network: nn.Module, x: Tensor) -> contextlib.AbstractContextManager[None]:

@@ -89,7 +89,7 @@ class UTAE(UNet):
         h, w = x.shape[-2:]
         series = x.unflatten(0, (b, t)).permute(0, 3, 4, 1, 2).flatten(0, 2).contiguous()  # (B * h * w, T, channels)
         seen = flags.permute(0, 2, 3, 1).flatten(0, 2) > 0  # (B * h * w, T)
-        days = time.expand(h * w, t) if b == 1 else time.repeat_interleave(h * w, dim=0)
+        days = time[:, None].expand(b, h * w, t).reshape(b * h * w, t)
         features, logits = self.attention(series, seen, days)
         x = features.unflatten(0, (b, h, w)).permute(0, 3, 1, 2)  # (B, channels, h, w)
         logits = logits.unflatten(0, (b, h, w)).permute(0, 3, 4, 1, 2).flatten(1, 2)  # (B, T * heads, h, w)
