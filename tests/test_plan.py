@@ -123,6 +123,19 @@ def test_a_budget_that_is_too_small_is_refused(unet: Network, cubes: dict[int, C
         plan(unet, cubes[50_000], block=2000, memory=str(GIB))
 
 
+def test_what_was_begun_is_kept_with_fewer_threads_or_refused(unet: Network, cubes: dict[int, Cube]) -> None:
+    def resumed(budget: int) -> Plan:
+        compute = ComputeSettings(memory=str(budget))
+        return plan_of(unet, cubes[50_000], PredictSettings(), compute, begun=1024)
+
+    assert (resumed(16 * GIB).crew.threads, resumed(4 * GIB).crew.threads) == (16, 6)
+    assert {resumed(n * GIB).blocks.size for n in (2, 4, 16)} == {1024}
+    with pytest.raises(
+        RunError, match=r"the blocks of 1024 px that this run began with need .* --overwrite to begin anew"
+    ):
+        resumed(GIB // 2)
+
+
 def test_the_peak_is_what_the_formula_says(unet: Network, cubes: dict[int, Cube]) -> None:
     found = plan(unet, cubes[50_000], memory=str(2 * GIB))
     number = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
