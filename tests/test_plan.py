@@ -70,8 +70,8 @@ def plan(network: Network, cube: Cube, method: str = "", block: Any = "auto", **
     return plan_of(network, cube, PredictSettings(block=block), settings, explainers, stored=3.0)
 
 
-@pytest.mark.parametrize("method", ["", "gradient", "integrated_gradients"])
-@pytest.mark.parametrize("budget", [GIB, 3 * GIB // 2, 4 * GIB, 16 * GIB])
+@pytest.mark.parametrize("method", ["", "integrated_gradients"])
+@pytest.mark.parametrize("budget", [GIB, 4 * GIB])
 def test_no_plan_goes_past_the_budget(unet: Network, cubes: dict[int, Cube], method: str, budget: int) -> None:
     found = plan(unet, cubes[50_000], method, memory=str(budget))
     assert found.peak <= budget
