@@ -208,11 +208,6 @@ def enrolled() -> Company | None:
     return _enrolled
 
 
-def several() -> bool:
-    """Return whether torchrun or srun has started several of this process."""
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1
-
-
 @contextlib.contextmanager
 def enrol() -> Iterator[Company]:
     """Join the processes that torchrun or srun has started, for the time of a command.
