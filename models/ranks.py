@@ -32,6 +32,7 @@ from models.network import ModelError
 
 _SECONDS = 0.1  # between two looks for work
 _TOGETHER = datetime.timedelta(minutes=10)  # until all processes of a training must have started
+_FAREWELL, _SECOND = datetime.timedelta(seconds=30), datetime.timedelta(seconds=1)
 _ERROR = "error"
 
 
@@ -104,13 +105,15 @@ class Company:
             self._tasks += 1
             said = self.store.get(key)
             if not said:
+                self.store.set(f"left/{self.place.rank}", b"")
                 return
             cloudpickle.loads(said)(self)
 
-    def dismiss(self) -> None:
-        """Let all others go."""
+    def dismiss(self, patience: datetime.timedelta) -> None:
+        """Let all others go, and wait until they know: the store may end with this process."""
         with contextlib.suppress(distributed.DistError):  # they may have gone already
             self.store.set(f"task/{self._tasks}", b"")
+            self.store.wait([f"left/{rank}" for rank in range(1, self.place.size)], patience)
 
     def complain(self, error: BaseException) -> None:
         """Leave word of what ends this process."""
@@ -208,11 +211,6 @@ def enrolled() -> Company | None:
     return _enrolled
 
 
-def several() -> bool:
-    """Return whether torchrun or srun has started several of this process."""
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1
-
-
 @contextlib.contextmanager
 def enrol() -> Iterator[Company]:
     """Join the processes that torchrun or srun has started, for the time of a command.
@@ -248,15 +246,20 @@ def enrol() -> Iterator[Company]:
             f"{os.environ.get('MASTER_PORT')}: {reason}"
         ) from error
     _enrolled = company
+    patience = _FAREWELL
     try:
         yield company
+    except SystemExit:  # so ends a command that has done its work, too
+        raise
     except BaseException as error:
+        # Those that wait for work leave at once; those that are in the middle of it will not answer.
+        patience = _SECOND
         company.complain(error)
         raise
     finally:
         _enrolled = None
         if rank == 0:
-            company.dismiss()
+            company.dismiss(patience)
         distributed.destroy_process_group()
 
 
@@ -297,7 +300,7 @@ def started(number: int) -> Iterator[Company]:
         with company.blamed():
             _join(company)
             yield company
-        company.dismiss()
+        company.dismiss(_FAREWELL)
         for child in children:
             child.join(10)
     finally:

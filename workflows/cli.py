@@ -365,10 +365,17 @@ def _answered(arguments: list[str] | None) -> int:
     return 0
 
 
+def _rank() -> int | None:
+    """Return which of several processes this is that torchrun or srun has started; None where it is the only one."""
+    for size, rank in (("WORLD_SIZE", "RANK"), ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")):
+        if int(os.environ.get(size) or 1) > 1:
+            return int(os.environ[rank])
+    return None
+
+
 def _run(arguments: list[str] | None) -> None:
     """Run the command; where torchrun or srun has started several of it, all but the first only help it to train."""
-    sizes = (os.environ.get(name) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    if int(next((size for size in sizes if size), 1)) == 1:
+    if _rank() is None:
         app(arguments)
         return
     from models.ranks import enrol
@@ -403,7 +410,7 @@ def _show(text: str, status: int) -> int:
     """Show what went wrong, but for ranks that only help: the first says it."""
     from workflows.console import error
 
-    if os.environ.get("RANK", "0") == "0":
+    if not _rank():
         error(text)
     return status
 
