@@ -140,7 +140,10 @@ def engines(network: Network, side: int, folder: Path) -> None:
     """Print how fast each engine is against the exact path, the best of four rounds, on one thread."""
     side = -(-side // network.stride) * network.stride
     made = {"torch": prepare(network)}
-    names: list[EngineName] = ["torch-bf16"]
+    half = native_half(torch.device("cpu"))
+    names: list[EngineName] = [half] if half else []
+    if not half:
+        print("  torch-bf16           not run: this processor has no instructions for it")
     if all(importlib.util.find_spec(p) for p in ("onnx", "onnxruntime", "onnxscript")):
         names += ["onnx", "onnx-int8"]
     for name in names:
@@ -161,13 +164,12 @@ def engines(network: Network, side: int, folder: Path) -> None:
             scores(engine, *given)
             best[name] = min(best[name], time.perf_counter() - start)
     exact = scores(made["torch"], *given).argmax(1)
-    native = native_half(torch.device("cpu")) is not None
     for name, engine in list(made.items())[1:]:
         same = (scores(engine, *given).argmax(1) == exact).float().mean()
         # Of a network that has learned nothing: what the gate finds on a trained one is higher.
         text = f"{best['torch'] / best[name]:.2f} times the exact path, {100 * same:.2f} % of classes equal on noise"
         print(
-            f"  {name:20} {text}{'' if native or name != 'torch-bf16' else ' (emulated: no instructions for it)'}",
+            f"  {name:20} {text}",
             flush=True,
         )
 

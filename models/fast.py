@@ -40,15 +40,21 @@ class Engine:
 EXACT = Engine()
 
 
+def native(name: EngineName, device: torch.device) -> bool:
+    """Return whether a device has instructions for a half precision; without them it is emulated, many times slower."""
+    if device.type == "cuda":
+        return name == "torch-fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    # Processors with AMX have these instructions too.
+    return name == "torch-bf16" and torch.cpu._is_avx512_bf16_supported()
+
+
 def native_half(device: torch.device) -> EngineName | None:
     """Return the half precision in which a device computes faster than in single; None where it has none.
 
     bf16 before fp16: it has the range of single precision, so no score overflows.
     """
-    if device.type == "cuda":
-        return "torch-bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "torch-fp16"
-    # Processors with AMX have these instructions too. Without them bf16 is emulated, slower than single precision.
-    return "torch-bf16" if torch.cpu._is_avx512_bf16_supported() else None
+    halves: tuple[EngineName, ...] = ("torch-bf16", "torch-fp16")
+    return next((name for name in halves if native(name, device)), None)
 
 
 def ready(network: Network, engine: Engine) -> Scoring:

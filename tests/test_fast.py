@@ -93,6 +93,12 @@ def bundled(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _any_machine(monkeypatch):
+    """Let any machine take half precision: so small a network may be emulated."""
+    monkeypatch.setattr(gate, "native", lambda name, device: True)
+
+
 def request(folder: Path, engine: str, layers=("classes",), **compute) -> MapRequest:
     cube, _ = open_cube([ImagerySettings(path=str(folder / "scene.tif"))], None, None)
     return MapRequest(
@@ -165,6 +171,12 @@ def test_auto_takes_no_path_that_is_not_faster(bundled, tmp_path, capfd, monkeyp
     monkeypatch.setattr(gate, "native_half", lambda device: None)
     make_map(request(bundled, "auto"), Output(tmp_path / "c"), Console(), overwrite=False)
     assert "no precision faster than single" in " ".join(capfd.readouterr().err.split())
+
+
+def test_half_precision_is_not_emulated(bundled, tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "native", lambda name, device: False)
+    mapped(bundled, tmp_path / "out", "torch-fp16")
+    assert told(tmp_path / "out") == "torch, not torch-fp16: this machine has no instructions for it"
 
 
 def test_what_is_explained_is_exact(bundled, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.fast import EXACT, Engine, EngineName, native_half, ready
+from models.fast import EXACT, Engine, EngineName, native, native_half, ready
 from models.inference import scores
 from pipeline.grid import BlockGrid, round_up
 from pipeline.imagery.area import inside_area
@@ -133,6 +133,8 @@ def _tried(request: MapRequest, output: Output, console: Console, *, explained: 
     if name is None:
         console.note("engine auto: this machine computes in no precision faster than single; the exact path is taken")
         return PLAIN
+    if name in ("torch-bf16", "torch-fp16") and not native(name, device()):
+        return _exact(name, "this machine has no instructions for it")
     if explained:
         return _exact(name, "a map that is explained while it is made comes from the same exact forward pass")
     if not bundle.classifies:
