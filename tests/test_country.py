@@ -89,8 +89,8 @@ def test_a_sparse_country_is_checked_in_a_few_reads_and_little_memory(folder, re
     assert f"{SIDE} x {SIDE} px" in said.out + said.err
     # A plane of one byte would take 2,500 MB.
     assert most < 50e6
-    # The first window holds land; the last is left out of the file, and is not read.
-    assert sum(w.pixels for w in reads) == 256**2
+    # Corners, and a window whose reading is timed; of 2,500,000,000 pixels.
+    assert sum(w.pixels for w in reads) < 400_000
 
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
