@@ -30,6 +30,7 @@ Array = np.ndarray[Any, Any]
 AGREEMENT = 0.999
 """The least share of sampled pixels whose class must be the same."""
 _CLOSE = 0.02
+"""How far any of its probabilities may be off, where they are mapped too."""
 _FASTER = 1.1
 """How much faster a path must be that nobody has asked for by name."""
 
@@ -148,7 +149,9 @@ def _tried(request: MapRequest, output: Output, console: Console, *, explained: 
         same, pixels, speed = _compare(request, scorer, engine, samples)
     share = f"{100 * same:.2f} % of {pixels:,} sampled pixels"
     numbers = set(request.predict.layers) & {"confidence", "probabilities"}
-    what = f"classes of {share} are those of the exact path" + ", and their probabilities within 0.02" * bool(numbers)
+    what = f"classes of {share} are those of the exact path" + f", and their probabilities within {_CLOSE:g}" * bool(
+        numbers
+    )
     console.note(f"{name}: {what}; {speed:.2f} times as fast")
     if same < AGREEMENT:
         return _exact(name, f"{what}, and {100 * AGREEMENT:g} % must be")
