@@ -76,6 +76,8 @@ def measure(task: MapTask, compute: ComputeSettings, blocks: int, together: int 
     where = "in process" if compute.workers == "auto" else f"{compute.workers} processes"
     which = "a task for each" if together == 1 else "blocks without data"
     report(f"the engine's time per block, {which}, {where}", 1000 * seconds / blocks, unit="ms", most=5)
+    if together == 1:
+        return
     report(f"memory after {blocks:,} blocks, to that at {_WARM:.0%} of them, {where}", last / first, most=1.05)
 
 
