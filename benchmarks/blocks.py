@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from common import make_bundle, make_series, report, request
 
+from pipeline import engine
 from pipeline.cluster import dask_client
 from pipeline.engine import run_tasks
 from pipeline.maps.parts import PartRecord
@@ -51,8 +52,9 @@ def spent() -> float:
     return sum(sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True)))
 
 
-def measure(task: MapTask, compute: ComputeSettings, blocks: int) -> None:
-    """Run so many empty blocks; print what each took, and how memory grew."""
+def measure(task: MapTask, compute: ComputeSettings, blocks: int, together: int = engine._TOGETHER) -> None:
+    """Run so many empty blocks, up to so many to a task; print what each took, and how memory grew."""
+    engine._TOGETHER = together
     process = psutil.Process()
     done, first = 0, 0
 
@@ -72,7 +74,10 @@ def measure(task: MapTask, compute: ComputeSettings, blocks: int) -> None:
     )
     print(f"  memory at {_WARM:.0%} of {blocks:,} blocks {first / 2**20:.0f} MiB, at the end {last / 2**20:.0f} MiB")
     where = "in process" if compute.workers == "auto" else f"{compute.workers} processes"
-    report(f"the engine's time per block, blocks without data, {where}", 1000 * seconds / blocks, unit="ms", most=5)
+    which = "a task for each" if together == 1 else "blocks without data"
+    report(f"the engine's time per block, {which}, {where}", 1000 * seconds / blocks, unit="ms", most=5)
+    if together == 1:
+        return
     report(f"memory after {blocks:,} blocks, to that at {_WARM:.0%} of them, {where}", last / first, most=1.05)
 
 
@@ -80,12 +85,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=100_000)
-    parser.add_argument("--some", type=int, default=2_000, help="blocks on two processes")
+    parser.add_argument("--some", type=int, default=2_000, help="blocks on two processes, and with a task for each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         task = task_of(Path(temporary))
         print(f"the work, {len(pickle.dumps(task)):,} bytes, is sent to each worker once; a block, its number")
-        measure(task, ComputeSettings(workers=2), options.some)
+        for together in (1, engine._TOGETHER):
+            measure(task, ComputeSettings(workers=2), options.some, together)
+        measure(task, ComputeSettings(), options.some, 1)
         measure(task, ComputeSettings(), options.blocks)
 
 
