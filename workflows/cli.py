@@ -359,7 +359,14 @@ def _answered(arguments: list[str] | None) -> int:
         models = sys.modules.get("models.network")
         if models is None or not isinstance(error, models.ModelError):
             raise
-        return _show(str(error), error.exit_status)
+        status = _show(str(error), error.exit_status)
+        ranks = sys.modules.get("models.ranks")
+        if ranks is not None and isinstance(error, ranks.RankError):
+            # Python's own end would wait for connections to ranks that are dead, for half an hour.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        return status
     except (KeyboardInterrupt, _Interrupted) as stop:
         return _show(str(stop) or "stopped; what is done is kept: give the same command again to go on", 1)
     return 0
