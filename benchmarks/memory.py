@@ -1,4 +1,7 @@
-"""Peak memory of `predict`: it must grow neither with the raster nor with the number of dates; blocks grow smaller."""
+"""Peak memory of `predict`: it is as planned, and grows neither with the raster nor with the number of dates.
+
+``--quick`` compares plan and measurement alone, on small rasters.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from models.settings import Method, SaliencySettings
 from workflows.console import Console
 from workflows.output import Output
 from workflows.predict import make_map
-from workflows.request import bytes_per_pixel
+from workflows.request import STAGES
 
 # Of what a small machine has: blocks follow from it.
 BUDGET = "1GiB"
@@ -35,25 +38,38 @@ def child(folder: Path, raster: Path, method: str) -> None:
     job = request(raster, model, bundle, layers, 2, memory=BUDGET)
     if method:
         job = replace(job, saliency=SaliencySettings.model_validate({"method": method, **QUICK}))
+    made = [layer for stage in STAGES for layer in job.layers(stage)]
+    plan = job.plan(job.explanations, made)
     make_map(job, Output(folder / f"{raster.stem}-{method}"), Console(quiet=True), overwrite=False)
-    blocks = job.blocks(job.explanations)
-    explainers = [e.explainer for e in job.explanations]
-    planned = 2 * bytes_per_pixel(bundle.network, job.cube, explainers) * (blocks.size + 2 * blocks.halo) ** 2 / 2**20
-    print(blocks.size, planned, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    in_blocks = plan.crew.threads * plan.needs.block(plan.side) / 2**20
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(plan.crew.threads, plan.blocks.size, in_blocks, plan.peak / 2**20, found)
 
 
 def peak(folder: Path, raster: Path, method: str = "", *, keep: bool = False) -> tuple[float, float]:
     """Map a raster in a process of its own; return its peak memory, and what of it is beyond the plan of its blocks, in MiB."""
     command = [sys.executable, __file__, "--child", str(folder), str(raster), method]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    side, planned, found = done.stdout.split()
+    threads, side, *sizes = done.stdout.split()
+    in_blocks, planned, found = map(float, sizes)
     if not keep:
         raster.unlink()
-    beyond = float(found) - float(planned)
     print(
-        f"{method or raster.stem:>20}: 2 blocks of {side} px planned {float(planned):.0f} MiB, peak {float(found):.0f} MiB"
+        f"{raster.stem + ' ' * bool(method) + method:>32}: {threads} blocks of {side} px at once, {in_blocks:.0f} MiB; "
+        f"planned {planned:.0f} MiB, peak {found:.0f} MiB, ratio {found / planned:.2f}"
     )
-    return float(found), beyond
+    return found, found - in_blocks
+
+
+def planned(folder: Path) -> None:
+    """Compare peaks with plans, two threads each."""
+    raster = make_raster(folder / "unet.tif", 2048)
+    make_bundle(folder / "model-unet", "unet", {})
+    for method in ("", "gradient", "integrated_gradients"):
+        peak(folder, raster, method, keep=True)
+    series = make_series(folder / "lstm.tif", 768, 24)
+    make_bundle(folder / "model-lstm", "lstm", {"hidden": 16}, dates=24)
+    peak(folder, series)
 
 
 def main() -> None:
@@ -65,6 +81,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=24, help="dates")
     parser.add_argument("--many", type=int, default=96, help="dates")
     parser.add_argument("--explained", type=int, default=2048, help="side of the raster that is explained")
+    parser.add_argument("--quick", action="store_true", help="compare plan and measurement alone")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -74,6 +91,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         print(f"budget {BUDGET}")
+        planned(folder)
+        if options.quick:
+            return
         peaks = []
         for side in (options.small, options.large):
             raster = make_raster(folder / f"{side}x{side}.tif", side)

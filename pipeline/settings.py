@@ -276,10 +276,12 @@ class ComputeSettings(Settings):
     )
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
-        description="Blocks in work at once per worker; auto: the cores of this machine, divided among its workers.",
+        description="Blocks in work at once per worker; auto: the cores of this machine, divided among its workers, or fewer "
+        "where memory wants it.",
     )
     memory: str | Literal["auto"] = Field(
-        "auto", description='Memory budget of a worker, e.g. "8GiB"; auto: of the container or the machine.'
+        "auto",
+        description='Memory budget of a worker, e.g. "8GiB"; auto: of the container or the machine, divided among its workers.',
     )
     scheduler: str | None = Field(
         None,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Larger inputs gain nothing in a forward pass. Sides are multiples of the tiles in which most files are stored.
 _SIZES = (1024, 768, 512, 256)
-# Only where memory leaves no choice: most of what is read is then halo.
+# Only where memory leaves no choice, not even with fewer threads: most of what is read is then halo.
 _SMALL = (128, 64)
 # A small raster is cut so that so many tasks have work; of more work than this share it is not worth it. Neither hangs on
 # the machine: with memory enough, the same raster is cut in the same way on a laptop and on a cluster.
@@ -231,8 +231,7 @@ def plan_of(
     halo = max([network.halo, *(e.reach(network) for e in explainers)])
     needs = needs_of(network, cube, explainers, stored)
     pixel, files = stored_bytes(cube), sum(p.stat().st_size for p in imagery_files(cube))
-    release_memory()
-    base = int(psutil.Process().memory_info().rss)
+    base = resident()
     budget = crew.budget(compute.memory, base)
     box = cube.geobox
     grids = [
@@ -259,6 +258,7 @@ def plan_of(
     fitting = [p for p in plans if p.peak <= _SHARE * budget and _on_device(p)]
     if not fitting:
         raise RunError(_too_small(min(plans, key=lambda p: p.peak), compute, begun, predict.block))
+    fitting = [p for p in fitting if p.blocks.size not in _SMALL] or fitting
     return min(_usual(fitting), key=lambda p: (p.side**2 * p.met / p.crew.threads, -p.crew.threads))
 
 
@@ -266,7 +266,6 @@ def _usual(plans: Sequence[Plan]) -> Iterator[Plan]:
     """Yield the plan of the best size for each number of threads."""
     for threads in {p.crew.threads for p in plans}:
         mine = [p for p in plans if p.crew.threads == threads]
-        mine = [p for p in mine if p.blocks.size not in _SMALL] or mine
         least = min(p.side**2 * p.met for p in mine)
         mine = [p for p in mine if p.side**2 * p.met <= _EXTRA * least]
         yield min(mine, key=lambda p: (-(-p.met // _TASKS) * p.side**2, -p.blocks.size))
@@ -314,6 +313,12 @@ def _too_small(plan: Plan, compute: ComputeSettings, begun: int | None, asked: i
         what = f"the smallest blocks, {plan.blocks.size} px with {plan.blocks.halo} px around"
         ways.append("choose a narrower network")
     return f"{found}; {what} need {need} ({plan.formula}); " + ", or ".join(ways)
+
+
+def resident() -> int:
+    """Return the bytes that this process holds, what it could give back left out."""
+    release_memory()
+    return int(psutil.Process().memory_info().rss)
 
 
 def needs_of(network: Network, cube: Cube, explainers: Sequence[Explainer], stored: float) -> Needs:

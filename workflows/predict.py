@@ -75,7 +75,8 @@ def make_map(
     key = digests(keys[todo[0]] | {"job": [keys[stage]["job"] for stage in todo]})
     parts = output.parts(todo[0])
     # What is resumed goes on with the blocks that it began with, whatever memory there is by now.
-    plan = request.plan(explanations, made, PartStore.begun(parts, made, request.cube.geobox, key))
+    begun = None if overwrite else PartStore.begun(parts, made, request.cube.geobox, key)
+    plan = request.plan(explanations, made, begun)
     store = PartStore.open(parts, made, plan.blocks, key, overwrite=overwrite)
     run_blocks(request, plan, store, explanations, console)
     release_memory()
