@@ -91,8 +91,8 @@ class Country:
             self.image(path, t)
         return paths
 
-    def job(self, folder: Path, network: str) -> Path:
-        """Write labels, an area of twice the land's width around it, and the job file; return the last."""
+    def job(self, folder: Path, network: str, *, part: bool) -> Path:
+        """Write labels, an area of twice the land's width around it, and the job file, of that ``part`` or of all; return it."""
         # On every fourth row of fields every second is labelled, on a part of it.
         places = [(r, c) for r in range(0, _FIELDS, 4) for c in range(0, _FIELDS, 2)]
         labels = {
@@ -105,7 +105,7 @@ class Country:
         job = {
             "output": "run",
             "imagery": [{"path": "S2_*.tif", "date": "%Y%m%d"}],
-            "area": "area.gpkg",
+            "area": "area.gpkg" if part else None,
             "labels": {"path": "fields.gpkg", "field": "class"},
             "folds": {"method": "features"},
             "model": {"name": network},
@@ -171,7 +171,7 @@ def main() -> None:
             put("paper", plan(Measured(images, folder), options.side, BANDS, share), options.into)
             return
         country = Country(options.side, options.land)
-        images, job = country.images(folder), country.job(folder, options.network)
+        images, job = country.images(folder), country.job(folder, options.network, part=options.run)
         said, kept = len(images) * BANDS * 2 * country.side**2, sum(f.stat().st_size for f in images)
         lines = [f"{len(images)} images: {said / 1e12:.2f} TB of pixels, {kept / 1e6:,.0f} MB on disk"]
         print(lines[0], flush=True)
