@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from models.inference import prepare, scores
@@ -16,6 +18,7 @@ from models.network import blank_tile
 from models.saliency.gradients import gradient
 from models.saliency.methods import BY_GRADIENT
 from pipeline.grid import BlockGrid, Window, round_up, window_geobox
+from pipeline.imagery.area import blocks_meeting
 from pipeline.maps.layers import Layer
 from pipeline.maps.parts import write_parts
 from workflows.console import duration
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 # Pixels on a side of the tile on which a pass is timed, of the window that is read, and of the part that is written.
 _SIDE, _READ, _PART = 128, 512, 256
+# Places at which data is looked for.
+_TRIED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,16 +164,28 @@ def _passes(network: Network, *, backward: bool) -> tuple[float, float]:
 
 
 def _reading(plan: Plan, cube: Cube) -> float:
-    """Return what a pixel costs to read: a window in the middle, after files were opened for another one."""
-    height, width = cube.shape[2:]
+    """Return what a pixel costs to read: a window that holds data, after another one for which files were opened."""
+    windows = list(itertools.islice(_probes(plan, cube), 2))
+    taken = 0.0
+    for window in windows:
+        start = time.perf_counter()
+        cube.read(window)
+        taken = (time.perf_counter() - start) / window.pixels
+    return taken
+
+
+def _probes(plan: Plan, cube: Cube) -> Iterator[Window]:
+    """Yield windows to be read for trial: corners of blocks all over what is mapped, the middle first, that are not empty."""
+    blocks = plan.blocks
+    numbers = np.arange(len(blocks)) if cube.area is None else blocks_meeting(cube.area, blocks)
+    tried = min(len(numbers), _TRIED)
     # A window as long as the tiles of most files, and no larger than what the plan allows for.
     side = min(_READ, plan.side)
-    y, x = (n // 2 // side * side for n in (height, width))
-    window = Window(y=y, x=x, height=min(side, height - y), width=min(side, width - x))
-    cube.read(Window(y=0, x=0, height=1, width=1))
-    start = time.perf_counter()
-    cube.read(window)
-    return (time.perf_counter() - start) / window.pixels
+    for k in sorted(range(tried), key=lambda k: abs(k - tried // 2)):
+        core = blocks[int(numbers[k * len(numbers) // tried])].inner
+        window = Window(y=core.y, x=core.x, height=min(side, core.height), width=min(side, core.width))
+        if cube.holds(window):
+            yield window
 
 
 def _writing(plan: Plan) -> float:
