@@ -57,6 +57,7 @@ def check(context: Context) -> None:
             ("files", len({s.path for s in cube.sources})),
         ],
     )
+    context.check_predict()
     _read_corners(context)
     labels = context.labels
     rows = labels.report()

@@ -296,18 +296,23 @@ class Context:
         """Whether a sample is what the network sees around one label: of every network, where that is all there is."""
         return self.samples is not None or self.network().centred
 
-    def check_saliency(self) -> None:
-        """Refuse names in the saliency settings that are not there, before anything is trained for them.
+    def check_predict(self) -> None:
+        """Refuse what mapping would refuse, before anything is trained for it.
 
         Raises
         ------
         JobError
             If the target is no class, the baseline states a band that the imagery does not have, or a method gives none of
             the layers that are asked for.
+        ModelError
+            If the engine lacks its packages.
         """
+        from models.onnx import require
         from workflows.explainers import check_names, planned
         from workflows.explanations import explanations_of
 
+        if self.job.predict.engine.startswith("onnx"):
+            require(f"predict.engine: {self.job.predict.engine}")
         if "saliency" not in self.job.predict.layers or self.samples is not None:
             return
         settings, network = self.job.saliency, self.network()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Iterator
@@ -173,7 +174,8 @@ def _made(name: EngineName, request: MapRequest, scorer: Scorer, output: Output)
 
     require(f"predict.engine: {name}")
     path = output.engine(".onnx")
-    write_onnx(scorer.network.cpu(), path)
+    # A copy: the network itself stays on its device.
+    write_onnx(copy.deepcopy(scorer.network).cpu(), path)
     if name == "onnx-int8":
         # Other windows than those that are compared.
         tiles = [s.tile for s in _samples(request, scorer, seed=1)]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from models.onnx import require
 from pipeline.files import write_text
 from pipeline.imagery.paths import some
 from workflows.context import Context
@@ -38,10 +37,7 @@ def run(context: Context, stages: tuple[str, ...] = STAGES) -> list[tuple[str, P
     with output.held():
         write_text(output.job, context.job.to_yaml())
         output.log(software=context.software | {"python": platform.python_version()}, inputs=context.inputs)
-        context.check_saliency()
-        if "predict" in stages and context.job.predict.engine.startswith("onnx"):
-            # Before anything is trained for it.
-            require(f"predict.engine: {context.job.predict.engine}")
+        context.check_predict()
         for stage in stages:
             if stage == "predict" and len(stages) > 1 and context.samples is not None:
                 context.console.note(
