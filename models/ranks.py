@@ -205,6 +205,9 @@ class Environment(ClusterEnvironment):
 
 _enrolled: Company | None = None
 
+broken = False
+"""Whether connections to other ranks were left open in the middle of a training, which only the end of the process closes."""
+
 
 def enrolled() -> Company | None:
     """Return the company in which this process was started from outside, if it was."""
@@ -285,6 +288,7 @@ def _from_slurm(environment: Any) -> dict[str, str]:
 @contextlib.contextmanager
 def started(number: int) -> Iterator[Company]:
     """Start so many processes of this machine less one, which is this; they end with it."""
+    global broken
     store = TCPStore("127.0.0.1", 0, number, is_master=True, wait_for_workers=False, timeout=_TOGETHER)
     spawn = multiprocessing.get_context("spawn")
     children = [
@@ -303,10 +307,14 @@ def started(number: int) -> Iterator[Company]:
         company.dismiss(_FAREWELL)
         for child in children:
             child.join(10)
+    except (RankError, KeyboardInterrupt, SystemExit):
+        broken = True
+        raise
     finally:
         for child in children:
             child.kill()
-        if distributed.is_initialized():
+        # What still waits for a rank that is gone would wait here for half an hour.
+        if distributed.is_initialized() and not broken:
             distributed.destroy_process_group()
 
 

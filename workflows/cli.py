@@ -342,6 +342,12 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     status = _answered(arguments)
     if status:
+        ranks = sys.modules.get("models.ranks")
+        if ranks is not None and ranks.broken:
+            # Python's own end would wait for ranks that are gone.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
         sys.exit(status)
 
 
@@ -359,14 +365,7 @@ def _answered(arguments: list[str] | None) -> int:
         models = sys.modules.get("models.network")
         if models is None or not isinstance(error, models.ModelError):
             raise
-        status = _show(str(error), error.exit_status)
-        ranks = sys.modules.get("models.ranks")
-        if ranks is not None and isinstance(error, ranks.RankError):
-            # Python's own end would wait for connections to ranks that are dead, for half an hour.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        return status
+        return _show(str(error), error.exit_status)
     except (KeyboardInterrupt, _Interrupted) as stop:
         return _show(str(stop) or "stopped; what is done is kept: give the same command again to go on", 1)
     return 0
