@@ -16,8 +16,8 @@ import psutil
 import pytest
 from conftest import write_job, write_labels, write_scene
 from distributed import Client, LocalCluster
+from kill import begin
 from test_run import cli, count_parts, digests
-from test_run import start as start_run
 
 from pipeline.cluster import dask_client
 from pipeline.engine import run_tasks
@@ -125,7 +125,7 @@ def test_the_scheduler_is_killed(
 
 def test_sigterm_stops_a_run_tidily(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(trained / "out" / "maps", ignore_errors=True)
-    process = start_run(trained, "--set", "compute={workers: 2}")
+    process = begin(["predict", trained / "job.yaml", "--quiet", "--set", "compute={workers: 2}"])
     workers: list[psutil.Process] = []
 
     def end() -> None:

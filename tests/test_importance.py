@@ -259,7 +259,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_map_is_summed_up_and_reported(tmp_path):
     write_scene(tmp_path / "scene.tif", side=60)
     write_labels(tmp_path / "fields.gpkg", side=60)
-    job = write_job(tmp_path / "job.yaml", saliency={"method": ["gradient", "occlusion_band"]})
+    job = write_job(
+        tmp_path / "job.yaml",
+        saliency={"method": ["gradient", "occlusion_band"]},
+        training={"epochs": 30, "track": ["csv"]},  # so many that each class is on the map
+    )
     context, left, page = summarised(job, ("prepare", "train", "predict", "evaluate"))
     report_ = tmp_path / "out" / "report"
     table = rows_of(report_ / "saliency.csv")

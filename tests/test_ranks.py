@@ -82,7 +82,7 @@ def test_every_sample_is_one_ranks_and_no_rank_misses_a_step(store: ChipStore, r
 def test_batches_that_are_divided_hold_the_same_samples_in_the_same_order() -> None:
     one, parts = _Order(23, 6, 0, None), _Order(23, 6, 0, None, split=2)
     assert len(parts) == 2 * len(one)
-    assert [i for batch in parts for i in batch] == [i for batch in one for i in batch]
+    assert [i for draw in parts for i in draw.places] == [i for draw in one for i in draw.places]
     rest = _Order(23, 6, 0, None, skipped=2)
     assert [*list(one)[2:], *one] == [*rest, *rest]
 
