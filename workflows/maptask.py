@@ -97,7 +97,7 @@ class MapTask:
         valid = tile.valid[dates, y, x].any(0)
         if inside is not None:
             valid &= inside
-        if not bool(torch.isfinite(found[0]).all(0).cpu().numpy()[valid].all()):
+        if not np.isfinite(found[0].cpu().numpy()).all(0)[valid].all():
             raise FloatingPointError(f"block {block.index} ({block.inner}): the network's scores are not finite")
         made = {}
         for layer in self.layers:

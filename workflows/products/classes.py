@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from pipeline.imagery.cube import Cube
 
 
+# Rows of which probabilities are computed together.
+_ROWS = 32
+
+
 @dataclass(frozen=True)
 class Classes(Product):
     """Scores (logits) of the classes of a legend."""
@@ -55,12 +59,21 @@ class Classes(Product):
         """Return codes, and calibrated probabilities; see `Product.made`."""
         made: dict[str, Array] = {}
         if "classes" in wanted:
-            made["classes"] = np.asarray(self.legend.codes)[outputs.argmax(0).cpu().numpy()][None]
-        probabilities = torch.softmax(outputs.float() / self.bundle.temperature, 0).cpu().numpy()
+            # The same as argmax, of equal scores the first; along this axis argmax takes eight times as long.
+            made["classes"] = np.asarray(self.legend.codes)[outputs.max(0).indices.cpu().numpy()][None]
+        if {"confidence", "probabilities"}.isdisjoint(wanted):
+            return made
+        confidence, probabilities = torch.empty_like(outputs[:1], dtype=torch.float32), []
+        # Some rows at a time stay in the processor's cache: a third of the time of all at once.
+        for rows in range(0, outputs.shape[1], _ROWS):
+            part = torch.softmax(outputs[:, rows : rows + _ROWS].float() / self.bundle.temperature, 0)
+            confidence[0, rows : rows + _ROWS] = part.amax(0)
+            if "probabilities" in wanted:
+                probabilities.append(part)
         if "confidence" in wanted:
-            made["confidence"] = probabilities.max(0, keepdims=True)
-        if "probabilities" in wanted:
-            made["probabilities"] = probabilities
+            made["confidence"] = confidence.cpu().numpy()
+        if probabilities:
+            made["probabilities"] = torch.cat(probabilities, 1).cpu().numpy()
         return made
 
 
