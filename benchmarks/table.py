@@ -30,13 +30,17 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _NO_BENCHMARKS = ("common", "table")
+# These prove something, or make a page of their own.
+_APART = ("country", "export", "paper", "ranks")
 _PACKAGES = ("landweave", "torch", "lightning", "numpy", "rasterio", "distributed", "zarr")
 # What makes a benchmark short: minutes for all of them on two cores.
 QUICK = {
     "blocks": "--blocks 20000 --some 4000",
     "chips": "--side 2048 --features 1000 --large 6144 --turns 2 --repeat 1",
     "feeding": "--side 1536 --samples 8000 --epochs 1",
-    "predict": "--side 2048",
+    "predict": "",
+    "reading": "--side 4096 --repeats 3",
+    "mosaic": "--side 4096 --repeats 2",
     "memory": "--small 2048 --large 6144 --season 1024 --explained 1024",
     "series": "--dates 137",
     "networks": "unet cnn lstm --seconds 0.5",
@@ -91,7 +95,7 @@ def row(command: str, figure: dict[str, Any]) -> str:
 def main() -> None:
     """Run, collect and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in _NO_BENCHMARKS)
+    every = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in (*_NO_BENCHMARKS, *_APART))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; default: all")
     parser.add_argument("--quick", action="store_true", help="small sizes: minutes on two cores, and coarser figures")
     options = parser.parse_args()
