@@ -1,8 +1,8 @@
 """Run the benchmarks and write the table of docs/performance.md: the machine, what was measured, and what was asked for.
 
-    python benchmarks/table.py [--quick] [NAME ...]
+    python benchmarks/table.py [--quick] [--write] [NAME ...]
 
-With names only those are run, and their part of the table is printed, not written.
+With names only those are run, and their part of the table is printed; ``--write`` puts it in the place of the whole.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def main() -> None:
     every = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in (*_NO_BENCHMARKS, *_APART))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; default: all")
     parser.add_argument("--quick", action="store_true", help="small sizes: minutes on two cores, and coarser figures")
+    parser.add_argument("--write", action="store_true", help="write the table of some benchmarks, too")
     options = parser.parse_args()
     if unknown := set(options.names) - set(every):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(every)}")
@@ -120,7 +121,7 @@ def main() -> None:
     print("\n".join(lines))
     if broken:
         raise SystemExit(f"did not come to their end, so that nothing is written: {'; '.join(broken)}")
-    if not options.names:
+    if options.write or not options.names:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
         PAGE.write_text(before + "\n".join([BEGIN, "", *lines, "", END]) + after, encoding="utf-8")

@@ -162,7 +162,11 @@ class Keeper(Checkpoint):
     def sow(self, epoch: int, step: int = 0) -> None:
         """Give each step of each rank its own seed: a resumed training draws what an undisturbed one would have drawn."""
         place = (self.settings.seed, epoch, step, self.company.place.rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        # Without a GPU torch.manual_seed would keep the seed, with a stack trace of each step, for one that may come.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
         """Listen for SIGTERM, and report the epochs that are done."""
