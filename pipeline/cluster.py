@@ -27,6 +27,10 @@ _SETTINGS = {
     "distributed.worker.memory.terminate": False,
     # A forward pass holds the interpreter for seconds; the event loop is slow then, not sick.
     "distributed.admin.tick.limit": "10m",
+    # Samples of every thread's stack, a hundred a second, and a tick fifty times a second take a tenth of a core, and the
+    # interpreter from whoever computes.
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.profile.enabled": False,
     # Whatever was on two workers when they died is tried once more by itself: see `run_tasks`.
     "distributed.scheduler.allowed-failures": 1,
     "distributed.logging": {"distributed": "error", "distributed.worker": "error", "distributed.core": "error"},
