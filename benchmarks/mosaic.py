@@ -19,7 +19,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from common import report
+from common import cog, report
 from odc.geo.geobox import GeoBox
 
 from pipeline.engine import cores
@@ -89,13 +89,9 @@ def compared(layer: Layer, side: int, folder: Path, repeats: int) -> str:
             values = values_of(layer, block.inner.height, block.inner.width, block.index)
             raster.write(values, window=block.inner.to_rasterio())
             store.record(write_parts(store.folder, [layer], block, {layer.name: values}, geobox))
-    options = {
-        "BLOCKSIZE": 512, "COMPRESS": "DEFLATE", "PREDICTOR": {1: "NO", 2: "STANDARD"}[layer.predictor],
-        "OVERVIEW_RESAMPLING": layer.overview.upper(), "BIGTIFF": "IF_SAFER", "NUM_THREADS": cores(),
-    }  # fmt: skip
 
     def bare() -> None:
-        rasterio.shutil.copy(single, folder / "bare.tif", driver="COG", **options)
+        rasterio.shutil.copy(single, folder / "bare.tif", driver="COG", **cog(layer, cores()))
         sync(folder / "bare.tif")
 
     turns = [(clocked(bare), clocked(lambda: mosaic(store, layer, folder / "own.tif"))) for _ in range(repeats)]

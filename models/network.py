@@ -213,7 +213,8 @@ class PixelNetwork(Network):
         b, t, c, h, w = cube.shape
         series = cube.permute(0, 3, 4, 1, 2).reshape(b * h * w, t, c)
         flags = valid.permute(0, 2, 3, 1).reshape(b * h * w, t)
-        series = series.masked_fill(~flags[..., None], 0.0)
+        if not all_valid(valid):
+            series = series.masked_fill(~flags[..., None], 0.0)
         # The pixels of a tile share their dates. Of a single tile this stays one row, which is encoded once (`per_tile`).
         days = time[:, None].expand(b, h * w, t).reshape(b * h * w, t)
         return self.pixels(series, flags, days).reshape(b, h, w, self.classes).permute(0, 3, 1, 2)
@@ -251,9 +252,14 @@ class EncodingNetwork(Network):
         return outputs[:, :values].reshape(b, self.dates, self.bands, h, w), outputs[:, values:]
 
 
+def all_valid(valid: Tensor) -> bool:
+    """Return whether no date is masked, so that a copy may be saved; nobody knows on a tile without data, or while compiling."""
+    return not valid.is_meta and not torch.compiler.is_compiling() and bool(valid.all())
+
+
 def masked(cube: Tensor, valid: Tensor) -> Tensor:
     """Return a cube (B, T, C, H, W) with zeros where not valid: neither values nor gradients pass, NaN included."""
-    return cube.masked_fill(~valid[:, :, None], 0.0)
+    return cube if all_valid(valid) else cube.masked_fill(~valid[:, :, None], 0.0)
 
 
 def network_class(name: str) -> type[Network]:

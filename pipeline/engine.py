@@ -27,6 +27,8 @@ _SECONDS = 5.0
 # what it has not begun after so many seconds. So a worker that dies takes no more with it than before.
 _TOGETHER = 64
 _WHILE = 0.1
+# When memory was last given back by this process.
+_released = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +57,16 @@ def memory_budget(setting: str = "auto") -> int:
     return memory_limit(int(psutil.virtual_memory().total))
 
 
-def release_memory() -> None:
+def release_memory(seconds: float = 0.0) -> None:
     """Give memory that was freed back to the system; the C library would keep it, and the next stage add its own.
 
-    Does nothing where the C library has no such call (glibc has).
+    What is given back costs time when it is needed again: it is not done a second time within so many seconds. Does nothing
+    where the C library has no such call (glibc has).
     """
+    global _released
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
+    if trim is not None and time.monotonic() - _released >= seconds:
+        _released = time.monotonic()
         trim(0)
 
 

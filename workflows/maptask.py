@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+# How often a worker gives freed memory back: after each block that takes long, seldom where blocks are quick.
+_SECONDS = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapTask:
@@ -74,7 +77,7 @@ class MapTask:
                 arrays, cuts = computed(self.compute, block, tile, inside, self.blocks.stride)
         record = replace(write_parts(self.folder, self.layers, block, arrays, self.cube.geobox), cuts=cuts)
         # Else the heap frays over many blocks, and a large raster holds more memory than a small one.
-        release_memory()
+        release_memory(_SECONDS)
         return record
 
     def compute(self, block: Block, tile: Tile, inside: Array | None = None) -> dict[str, Array]:
@@ -97,7 +100,8 @@ class MapTask:
         valid = tile.valid[dates, y, x].any(0)
         if inside is not None:
             valid &= inside
-        if not np.isfinite(found[0].cpu().numpy()).all(0)[valid].all():
+        # Their sum says it of all at once; where it is not finite, a pixel that nobody sees may be why, or sheer size.
+        if not found.sum().isfinite() and not np.isfinite(found[0].cpu().numpy()).all(0)[valid].all():
             raise FloatingPointError(f"block {block.index} ({block.inner}): the network's scores are not finite")
         made = {}
         for layer in self.layers:

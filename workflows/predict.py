@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from workflows.request import STAGES, MapRequest, Stage, digests
 if TYPE_CHECKING:
     from workflows.console import Console
     from workflows.output import Output
+
+# Layers written at once: making overviews is for the most part the work of one thread.
+_SIDE_BY_SIDE = 2
 
 
 def make_map(
@@ -86,9 +90,12 @@ def make_map(
     store = PartStore.open(parts, made, plan.blocks, key, overwrite=overwrite)
     run_blocks(request, plan, store, explanations, console)
     release_memory()
-    with console.progress("writing GeoTIFFs", len(made), "layers") as tell:
-        for i, layer in enumerate(made, start=1):
-            mosaic(store, layer, output.maps / f"{layer.name}.tif")
+    with (
+        console.progress("writing GeoTIFFs", len(made), "layers") as tell,
+        ThreadPoolExecutor(_SIDE_BY_SIDE) as pool,
+    ):
+        written = pool.map(lambda layer: mosaic(store, layer, output.maps / f"{layer.name}.tif"), made)
+        for i, _ in enumerate(written, start=1):
             tell(i, len(made))
     _catalogue(request, output, todo, made)
     for stage in todo:

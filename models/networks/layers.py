@@ -10,6 +10,8 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from models.network import all_valid
+
 _YEAR = 365.0  # days
 _TAU = 1000.0  # days, over 2 pi: the longest wavelength of the encoding of a day
 
@@ -89,11 +91,6 @@ def convolved(
     if normalisation == "batch":
         layers.append(nn.BatchNorm3d(made) if kind is nn.Conv3d else nn.BatchNorm2d(made))
     return [*layers, activation(follows)] if follows else layers
-
-
-def all_valid(valid: Tensor) -> bool:
-    """Return whether no date is masked, so that a copy may be saved; nobody knows on a tile without data, or while compiling."""
-    return not valid.is_meta and not torch.compiler.is_compiling() and bool(valid.all())
 
 
 def masked_softmax(logits: Tensor, valid: Tensor, dim: int) -> Tensor:

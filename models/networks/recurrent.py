@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.network import NetworkSettings, PixelNetwork
-from models.networks.layers import Dropout, Normalisation, Pool, Pooling, all_valid, per_tile, year_cycle
+from models.network import NetworkSettings, PixelNetwork, all_valid
+from models.networks.layers import Dropout, Normalisation, Pool, Pooling, per_tile, year_cycle
 
 _KEPT = 1 << 18  # states of all dates that one slab keeps for a gradient
 

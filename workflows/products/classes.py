@@ -57,24 +57,22 @@ class Classes(Product):
         time: Tensor,  # noqa: ARG002
     ) -> dict[str, Array]:
         """Return codes, and calibrated probabilities; see `Product.made`."""
-        made: dict[str, Array] = {}
-        if "classes" in wanted:
-            # The same as argmax, of equal scores the first; along this axis argmax takes eight times as long.
-            made["classes"] = np.asarray(self.legend.codes)[outputs.max(0).indices.cpu().numpy()][None]
-        if {"confidence", "probabilities"}.isdisjoint(wanted):
-            return made
-        confidence, probabilities = torch.empty_like(outputs[:1], dtype=torch.float32), []
+        made: dict[str, list[Array]] = {
+            name: [] for name in ("classes", "confidence", "probabilities") if name in wanted
+        }
+        codes = self.legend.codes.astype(self.legend.dtype)
         # Some rows at a time stay in the processor's cache: a third of the time of all at once.
-        for rows in range(0, outputs.shape[1], _ROWS):
-            part = torch.softmax(outputs[:, rows : rows + _ROWS].float() / self.bundle.temperature, 0)
-            confidence[0, rows : rows + _ROWS] = part.amax(0)
-            if "probabilities" in wanted:
-                probabilities.append(part)
-        if "confidence" in wanted:
-            made["confidence"] = confidence.cpu().numpy()
-        if probabilities:
-            made["probabilities"] = torch.cat(probabilities, 1).cpu().numpy()
-        return made
+        for part in torch.split(outputs, _ROWS, 1):
+            if "classes" in made:
+                # The same as argmax, of equal scores the first; along this axis argmax takes eight times as long.
+                made["classes"].append(codes[part.max(0, keepdim=True).indices.cpu().numpy()])
+            if len(made) > ("classes" in made):
+                shares = torch.softmax(part.float() / self.bundle.temperature, 0)
+                if "confidence" in made:
+                    made["confidence"].append(shares.amax(0, keepdim=True).cpu().numpy())
+                if "probabilities" in made:
+                    made["probabilities"].append(shares.cpu().numpy())
+        return {name: np.concatenate(parts, axis=1) for name, parts in made.items()}
 
 
 def class_layer(legend: Legend, tags: Mapping[str, str], overviews: Any) -> Layer:
