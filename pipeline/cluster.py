@@ -31,6 +31,8 @@ _SETTINGS = {
     # interpreter from whoever computes.
     "distributed.admin.tick.interval": "1s",
     "distributed.worker.profile.enabled": False,
+    # Processes would give every freed page back at once, and pay for it with the next array; blocks do it when they are done.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
     # Whatever was on two workers when they died is tried once more by itself: see `run_tasks`.
     "distributed.scheduler.allowed-failures": 1,
     "distributed.logging": {"distributed": "error", "distributed.worker": "error", "distributed.core": "error"},
