@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import time
 import uuid
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 _AHEAD = 2
 # How often the number of threads is asked for.
 _SECONDS = 5.0
+# How long all workers together are given to take the function, in seconds.
+_PATIENCE = 10.0
 # Items that take no time, such as blocks without data, are given to a task together: so many at most, and it gives back
 # what it has not begun after so many seconds. So a worker that dies takes no more with it than before.
 _TOGETHER = 64
-_WHILE = 0.1
+_WHILE = 0.5
 # When memory was last given back by this process.
 _released = 0.0
 
@@ -128,10 +131,14 @@ class _Work:
     def __init__(
         self, function: Callable[[Any], Any], client: Client, retries: int, fatal: tuple[type[BaseException], ...]
     ) -> None:
+        from distributed import wait
+
         self.client = client
         self.retries = retries
         self.fatal = fatal
         self.name = f"{getattr(function, '__name__', type(function).__name__)}-{uuid.uuid4().hex[:12]}"
+        # Else one worker would load the packages, and then those that take the function from it.
+        loading = self.on_all(_load, getattr(function, "func", function).__module__)
         self.shared = client.submit(_itself, function, key=f"{self.name}-shared")
         with self.reachable():
             error = self.shared.exception()
@@ -140,7 +147,17 @@ class _Work:
                 f"the workers cannot load the work: {type(error).__name__}: {error}; scheduler and workers need the same "
                 "landweave, and the same Python packages, as this process"
             ) from error
+        del loading
+        # From a worker that is at work already it would come late. No more than a head start: who needs longer is not waited for.
+        with self.reachable(), contextlib.suppress(TimeoutError):
+            wait(self.on_all(_nothing, self.shared), timeout=_PATIENCE)
         self.numbers = count()
+
+    def on_all(self, call: Callable[[Any], Any], argument: Any) -> list[Any]:
+        """Call something on each of several workers; return the futures."""
+        workers = list(self.client.nthreads())
+        places = workers if len(workers) > 1 else []
+        return [self.client.submit(call, argument, workers=[w], allow_other_workers=True, pure=False) for w in places]
 
     def each(
         self,
@@ -237,6 +254,16 @@ class _Work:
                 f"the Dask scheduler at {scheduler} went away ({error}); what is done is kept: start it again, with its "
                 "workers, and give the same command"
             ) from error
+
+
+def _load(module: str) -> None:
+    # Where it is missing, the function cannot be loaded either, and that is said.
+    with contextlib.suppress(ImportError):
+        importlib.import_module(module)
+
+
+def _nothing(_: Any) -> None:
+    pass
 
 
 def _itself(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import geopandas  # noqa: F401 - workers unpack labels with it, and load packages all at once by loading this module
 import numpy as np
 
 from pipeline.engine import run_tasks

@@ -135,11 +135,12 @@ class VectorLabels(Labels):
         self._tree = STRtree(self._shapes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_tree"}
+        # Geometries travel to workers in their frame, all at once: one by one thousands of them take seconds.
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._tree = STRtree(self._shapes)
+        self.__post_init__()
 
     @property
     def numeric(self) -> bool:
@@ -196,13 +197,19 @@ class VectorLabels(Labels):
     def windows(self, size: int, period: int = 0) -> Iterator[Window]:
         """Yield windows near features; see `Labels.windows`."""
         grid = BlockGrid(geobox=self.geobox, size=size)
-        full = whole(self.geobox)
-        places: set[int] = set()
-        for y0, x0, y1, x1 in pixel_bounds(self._shapes, self.geobox)[self._period == period].tolist():
-            # A pixel around it: a line or a point on an edge may label the pixel on either side.
-            near = Window(y=y0 - 1, x=x0 - 1, height=y1 - y0 + 3, width=x1 - x0 + 3).intersect(full)
-            if near is not None:
-                places.update(b.index for b in grid.covering(near))
+        last = np.array(self.geobox.shape) - 1
+        bounds = pixel_bounds(self._shapes, self.geobox)[self._period == period]
+        # A pixel around it: a line or a point on an edge may label the pixel on either side.
+        first, end = bounds[:, :2] - 1, bounds[:, 2:] + 1
+        inside = ((end >= 0) & (first <= last)).all(1)
+        spans = np.concatenate([np.maximum(first, 0), np.minimum(end, last)], 1)[inside] // size
+        # Of thousands of features few lie on different squares.
+        places = {
+            row * grid.columns + column
+            for top, left, bottom, right in np.unique(spans, axis=0).tolist()
+            for row in range(top, bottom + 1)
+            for column in range(left, right + 1)
+        }
         return (grid[i].core for i in sorted(places))
 
 
