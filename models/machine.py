@@ -13,9 +13,11 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from models.keeper import WholeCheckpointIO
+from models.launching import enrolled, started
 from models.learning import LearningTask
 from models.network import ModelError, Network
-from models.ranks import ALONE, Company, Place, enrolled, started
+from models.place import ALONE, Place
+from models.ranks import Company
 from models.settings import TrainingSettings
 from models.synced import SyncedBatchNorm
 

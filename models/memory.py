@@ -10,8 +10,9 @@ import torch
 
 from models.files import whole
 from models.keeper import STATE
+from models.launching import enrolled
 from models.network import ModelError
-from models.ranks import RankError, enrolled
+from models.ranks import RankError
 from models.settings import TrainingSettings
 
 DIVISION = "division.json"

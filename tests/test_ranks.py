@@ -16,10 +16,11 @@ from test_resume import weights
 from test_run import cli
 from torch import nn
 
+from models.launching import _from_slurm
 from models.learning import LearningTask
 from models.network import NETWORKS, ModelError, build
 from models.networks.coding import CodingNetwork
-from models.ranks import Place, _from_slurm
+from models.place import Place
 from models.reconstruction import ReconstructionTask
 from models.settings import TrainingSettings
 from models.tasks import ClassificationTask

@@ -342,8 +342,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     status = _answered(arguments)
     if status:
-        ranks = sys.modules.get("models.ranks")
-        if ranks is not None and ranks.broken:
+        launching = sys.modules.get("models.launching")
+        if launching is not None and launching.broken:
             # Python's own end would wait for ranks that are gone.
             sys.stdout.flush()
             sys.stderr.flush()
@@ -384,7 +384,7 @@ def _run(arguments: list[str] | None) -> None:
     if _rank() is None:
         app(arguments)
         return
-    from models.ranks import enrol
+    from models.launching import enrol
 
     with enrol() as company:
         if company.place.rank:
