@@ -135,7 +135,7 @@ def test_polygons_label_the_centres_they_cover_and_the_last_counts(shapes: list[
         pixel = square(i, j, 1)
         on_edge[i, j] = any(
             shape.boundary.distance(place) < 1e-6
-            or (all_touched and pixel.intersects(shape) and pixel.intersection(shape).area < 1e-3)
+            or (all_touched and pixel.distance(shape) < 1e-3 and pixel.intersection(shape).area < 1e-3)
             for shape in shapes
         )
     np.testing.assert_array_equal(found[~on_edge], expected[~on_edge])
