@@ -1,7 +1,7 @@
 """Whether training waits for its samples: the share of a training's time, and what the loader gives by itself.
 
 A U-Net on chips, a patch network and an LSTM on series of single pixels, trained as `train` does, on this machine's device.
-Chips are read from the store for every batch, as those of a fold that is too large for memory are; the files are in the
+Each is fed from memory, as a fold that has room there is, and then from the store, read for every batch; the files are in the
 system's cache. Then the loader runs alone: a device that learns so many batches a second would just not wait.
 """
 
@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -77,8 +78,16 @@ def store_of(case: Case, folder: Path, side: int, samples: int) -> ChipStore:
 
 
 def measure(case: Case, folder: Path, side: int, samples: int, epochs: int) -> None:
-    """Train; print how long it waited, and how fast its loader is alone."""
+    """Cut samples, and train with them; print how long that waited, and how fast the loader is alone."""
     store = store_of(case, folder, side, samples)
+    # Single pixels are in memory in any case.
+    for held in (datamodule._HELD, 0)[: 1 + (store.size > 1)]:
+        with patch.object(datamodule, "_HELD", held):
+            train(case, store, folder / f"{case.name}-{held}", epochs)
+
+
+def train(case: Case, store: ChipStore, folder: Path, epochs: int) -> None:
+    """Train once."""
     settings = TrainingSettings(
         epochs=epochs,
         batch_size=case.batch,
@@ -95,7 +104,7 @@ def measure(case: Case, folder: Path, side: int, samples: int, epochs: int) -> N
     task = ClassificationTask(
         network, classes=CLASSES, settings=settings, counts=store.counts(ALL, TRAIN), centred=network.centred
     )
-    result = fit(task, data, folder / f"{case.name}-training", settings)
+    result = fit(task, data, folder, settings)
     loader = data.train_dataloader()
     start = time.perf_counter()
     for _ in loader:
@@ -107,7 +116,12 @@ def measure(case: Case, folder: Path, side: int, samples: int, epochs: int) -> N
         f"{case.name}: {len(loader)} batches of {case.batch} samples of {tuple(store.values.shape[1:])}, {held}: the loader "
         f"alone makes {alone:.1f} a second, training takes {steps:.1f}: {alone / steps:.0f} times as many could be taken"
     )
-    report(f"training of {case.name}: share of its time spent waiting for data", result.waiting, unit="%", most=0.05)
+    report(
+        f"training of {case.name}, samples {held}: share of its time spent waiting for data",
+        result.waiting,
+        unit="%",
+        most=0.05,
+    )
 
 
 def main() -> None:
@@ -120,8 +134,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20_000, help="pixels or patches")
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
-    # Read for each batch, however few there are.
-    datamodule._HELD = 0
     torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as temporary:
         for case in CASES:

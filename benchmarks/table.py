@@ -2,7 +2,8 @@
 
     python benchmarks/table.py [--quick] [--write] [NAME ...]
 
-With names only those are run, and their part of the table is printed; ``--write`` puts it in the place of the whole.
+With names only those are run, and their rows are printed; ``--write`` puts them into the table. Rows of other benchmarks stay
+where they were measured on the same machine with the same versions.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,11 +34,12 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _NO_BENCHMARKS = ("common", "table")
 # These prove something, or make a page of their own.
 _APART = ("country", "export", "paper", "ranks")
+_ROW = re.compile(r"\| `(\w+)\.py")
 _PACKAGES = ("landweave", "torch", "lightning", "numpy", "rasterio", "distributed", "zarr")
 # What makes a benchmark short: minutes for all of them on two cores.
 QUICK = {
     "blocks": "--blocks 20000 --some 4000",
-    "chips": "--side 2048 --features 1000 --large 6144 --turns 2 --repeat 1",
+    "chips": "--side 2048 --features 1000 --large 8192 --turns 2 --repeat 1",
     "feeding": "--side 1536 --samples 8000 --epochs 1",
     "predict": "",
     "reading": "--side 4096 --repeats 3",
@@ -89,7 +92,16 @@ def row(command: str, figure: dict[str, Any]) -> str:
         asked, met = f"at least {shown(least, unit)}", "yes" if value >= least else "no"
     elif most is not None:
         asked, met = f"at most {shown(most, unit)}", "yes" if value <= most else "no"
-    return f"| `{command}` | {figure['figure']} | {shown(value, unit)} | {asked} | {met} |"
+    day = datetime.datetime.now(datetime.UTC).date()
+    return f"| `{command}` | {figure['figure']} | {shown(value, unit)} | {asked} | {met} | {day} |"
+
+
+def kept(page: str, names: list[str], about: str) -> list[str]:
+    """Return the rows that stand on the page of other benchmarks; none if they are of another machine or other versions."""
+    lines = page.partition(BEGIN)[2].partition(END)[0].splitlines()
+    if about not in "\n".join(lines):
+        return []
+    return [line for line in lines if (found := _ROW.match(line)) and found[1] not in names]
 
 
 def main() -> None:
@@ -98,7 +110,7 @@ def main() -> None:
     every = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in (*_NO_BENCHMARKS, *_APART))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; default: all")
     parser.add_argument("--quick", action="store_true", help="small sizes: minutes on two cores, and coarser figures")
-    parser.add_argument("--write", action="store_true", help="write the table of some benchmarks, too")
+    parser.add_argument("--write", action="store_true", help="write the rows of some benchmarks, too; others stay")
     options = parser.parse_args()
     if unknown := set(options.names) - set(every):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(every)}")
@@ -110,21 +122,17 @@ def main() -> None:
         found, whole = figures(name, arguments.split())
         rows += [row(command, figure) for figure in found]
         broken += [] if whole else [command]
-    lines = [
-        f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {machine()}.",
-        f"With {versions()}.",
-        "",
-        "| benchmark | figure | measured | asked for | met |",
-        "|---|---|---|---|---|",
-        *rows,
-    ]
-    print("\n".join(lines))
+    about = f"Measured on {machine()}.\nWith {versions()}."
+    print("\n".join([about, *rows]))
     if broken:
         raise SystemExit(f"did not come to their end, so that nothing is written: {'; '.join(broken)}")
     if options.write or not options.names:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        page = PAGE.read_text(encoding="utf-8")
+        rows = sorted(rows + kept(page, options.names or every, about), key=lambda line: _ROW.match(line)[1])  # type: ignore[index]
+        head = ["| benchmark | figure | measured | asked for | met | on |", "|---|---|---|---|---|---|"]
+        before, _, rest = page.partition(BEGIN)
         _, _, after = rest.partition(END)
-        PAGE.write_text(before + "\n".join([BEGIN, "", *lines, "", END]) + after, encoding="utf-8")
+        PAGE.write_text(before + "\n".join([BEGIN, "", about, "", *head, *rows, "", END]) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -193,6 +193,7 @@ def _learn(
         max_epochs=epochs,
         callbacks=[clock, Rate(settings, keeper), gradients, *_early_stopping(settings), keeper],
         logger=loggers(settings, folder) or False,
+        profiler=clock.fetching,
         default_root_dir=folder,
         gradient_clip_val=settings.clip,
         accumulate_grad_batches=settings.accumulate,

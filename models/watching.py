@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 
 PREFIX = "grad/"
@@ -111,17 +112,46 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more layers" if len(names) > 3 else "")
 
 
+class Fetching(PassThroughProfiler):
+    """Counts the time from when Lightning asks for a training batch until it has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def start(self, action_name: str) -> None:
+        """See `Profiler.start`."""
+        if action_name.endswith("train_dataloader_next"):
+            self._since = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        """See `Profiler.stop`."""
+        if action_name.endswith("train_dataloader_next"):
+            self.seconds += time.perf_counter() - self._since
+
+
 class Clock(Callback):
     """Counts samples, the time of the epochs' training batches, and the part of it that was spent waiting for data.
 
     On a GPU steps run behind the program's back: what is not waiting for data holds the waiting for the device.
+
+    Attributes
+    ----------
+    fetching : Fetching
+        The trainer's profiler. Between two batches lies work of the trainer, too: only what it says is waiting.
     """
 
     def __init__(self) -> None:
         self.samples = 0
         self.seconds = 0.0
-        self.waiting = 0.0
+        self.fetching = Fetching()
         self._since = 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Seconds spent waiting for data."""
+        return self.fetching.seconds
 
     def state(self) -> dict[str, float]:
         """Return what a checkpoint keeps."""
@@ -129,7 +159,7 @@ class Clock(Callback):
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Count on from what a checkpoint kept."""
-        self.samples, self.seconds, self.waiting = int(state["samples"]), state["seconds"], state["waiting"]
+        self.samples, self.seconds, self.fetching.seconds = int(state["samples"]), state["seconds"], state["waiting"]
 
     @property
     def speed(self) -> float:
@@ -156,17 +186,15 @@ class Clock(Callback):
         batch: dict[str, Tensor],
         batch_idx: int,  # noqa: ARG002 - a hook
     ) -> None:
-        """Count the time until the batch was here as waiting."""
-        self.waiting += self._lap()
+        """Count the samples, and the time until they were here."""
+        self._lap()
         self.samples += len(batch["cube"])
 
     def on_train_batch_end(self, *_: object) -> None:
         """Count the time of the step; the next batch is waited for."""
         self._lap()
 
-    def _lap(self) -> float:
-        """Return the time since the last call, and count it."""
+    def _lap(self) -> None:
+        """Count the time since the last call."""
         now = time.perf_counter()
-        passed, self._since = now - self._since, now
-        self.seconds += passed
-        return passed
+        self.seconds, self._since = self.seconds + now - self._since, now
