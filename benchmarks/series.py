@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -94,9 +95,9 @@ def measure(name: str, entry: dict[str, object], paths: list[str], rounds: int) 
     opens = {"n": 0}
     original = handles._open
 
-    def counted(path: str, drivers: list[str]) -> object:
+    def counted(*given: Any) -> object:
         opens["n"] += 1
-        return original(path, drivers)
+        return original(*given)
 
     handles._open = counted
     plan = best(lambda: open_cube(settings, None, None), rounds)

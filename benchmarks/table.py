@@ -47,7 +47,7 @@ QUICK = {
     "memory": "--small 2048 --large 6144 --season 1024 --explained 1024",
     "series": "--dates 137",
     "networks": "unet cnn lstm --seconds 0.5",
-    "saliency": "--side 64 --pixels 12 --block 96 --repeat 2",
+    "saliency": "--side 64 --pixels 20 --block 96 --repeat 2",
 }
 
 
