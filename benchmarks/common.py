@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -19,7 +18,6 @@ from models.bundle import Bundle
 from models.network import build
 from models.settings import SaliencySettings
 from pipeline.imagery.open import open_cube
-from pipeline.maps.layers import Layer
 from pipeline.settings import ComputeSettings, ImagerySettings
 from workflows.request import MapRequest
 from workflows.settings import PredictSettings
@@ -55,19 +53,6 @@ def report(figure: str, value: float, *, unit: str = "", least: float | None = N
     if file:
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-
-
-def cog(layer: Layer, threads: int) -> dict[str, Any]:
-    """Return GDAL's options for the file of a layer: what `pipeline.maps.mosaic` asks of it too."""
-    return {
-        "BLOCKSIZE": 512,
-        "COMPRESS": "DEFLATE",
-        "LEVEL": 6 if layer.kind == "classes" else 1,
-        "PREDICTOR": {1: "NO", 2: "STANDARD", 3: "FLOATING_POINT"}[layer.predictor],
-        "OVERVIEW_RESAMPLING": layer.overview.upper(),
-        "BIGTIFF": "IF_SAFER",
-        "NUM_THREADS": threads,
-    }
 
 
 def make_raster(path: Path, side: int, seed: int = 0, compress: str = "deflate", predictor: int = 2) -> Path:

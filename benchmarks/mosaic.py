@@ -19,14 +19,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from common import cog, report
+from common import report
 from odc.geo.geobox import GeoBox
 
 from pipeline.engine import cores
 from pipeline.files import sync
 from pipeline.grid import BlockGrid
 from pipeline.maps.layers import Layer
-from pipeline.maps.mosaic import mosaic
+from pipeline.maps.mosaic import cog_options, mosaic
 from pipeline.maps.parts import PartStore, write_parts
 
 KEY = {"model": "m", "job": "j", "imagery": "i", "software": "s"}
@@ -91,7 +91,7 @@ def compared(layer: Layer, side: int, folder: Path, repeats: int) -> str:
             store.record(write_parts(store.folder, [layer], block, {layer.name: values}, geobox))
 
     def bare() -> None:
-        rasterio.shutil.copy(single, folder / "bare.tif", driver="COG", **cog(layer, cores()))
+        rasterio.shutil.copy(single, folder / "bare.tif", driver="COG", **cog_options(layer, cores()))
         sync(folder / "bare.tif")
 
     turns = [(clocked(bare), clocked(lambda: mosaic(store, layer, folder / "own.tif"))) for _ in range(repeats)]

@@ -23,7 +23,7 @@ from typing import Any
 import rasterio
 import rasterio.shutil
 import torch
-from common import cog, make_bundle, make_raster, make_series, report, request
+from common import make_bundle, make_raster, make_series, report, request
 from rasterio.io import MemoryFile
 
 from models.fast import Engine, EngineName, native_half, ready
@@ -33,6 +33,7 @@ from models.onnx import quantise, write_onnx
 from pipeline.engine import cores
 from pipeline.files import sync
 from pipeline.maps.layers import Layer
+from pipeline.maps.mosaic import cog_options
 from workflows.console import Console, quantity
 from workflows.output import Output
 from workflows.predict import make_map
@@ -129,7 +130,9 @@ def written(folder: Path, layers: Sequence[Layer], threads: int, **options: str)
                 target.write(source.read())
             with memory.open() as values:
                 start = time.perf_counter()
-                rasterio.shutil.copy(values, folder / "alone.tif", driver="COG", **cog(layer, threads), **options)
+                rasterio.shutil.copy(
+                    values, folder / "alone.tif", driver="COG", **cog_options(layer, threads), **options
+                )
                 sync(folder / "alone.tif")
                 spent += time.perf_counter() - start
             pixels = source.width * source.height

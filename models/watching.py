@@ -148,14 +148,9 @@ class Clock(Callback):
         self.fetching = Fetching()
         self._since = 0.0
 
-    @property
-    def waiting(self) -> float:
-        """Seconds spent waiting for data."""
-        return self.fetching.seconds
-
     def state(self) -> dict[str, float]:
         """Return what a checkpoint keeps."""
-        return {"samples": self.samples, "seconds": self.seconds, "waiting": self.waiting}
+        return {"samples": self.samples, "seconds": self.seconds, "waiting": self.fetching.seconds}
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Count on from what a checkpoint kept."""
@@ -169,7 +164,7 @@ class Clock(Callback):
     @property
     def waited(self) -> float:
         """Share of the time spent waiting for data."""
-        return self.waiting / self.seconds if self.seconds else 0.0
+        return self.fetching.seconds / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 - a hook
         """Begin to wait for the next batch of an epoch that was interrupted."""

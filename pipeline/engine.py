@@ -27,7 +27,7 @@ _SECONDS = 5.0
 # How long all workers together are given to take the function, in seconds.
 _PATIENCE = 10.0
 # Items that take no time, such as blocks without data, are given to a task together: so many at most, and it gives back
-# what it has not begun after so many seconds. So a worker that dies takes no more with it than before.
+# what it has not begun after so many seconds. So a worker that dies takes little more with it than its item.
 _TOGETHER = 64
 _WHILE = 0.5
 # When memory was last given back by this process.

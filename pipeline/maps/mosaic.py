@@ -76,7 +76,7 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = N
         plain = {"COG_TMP_COMPRESSION": "NONE"} if _overview_bytes(store, layer) <= _OVERVIEWS else {}
         with rasterio.Env(**_GDAL, **plain):
             with whole_file(out) as temporary:
-                rasterio.shutil.copy(source, temporary, driver="COG", **_options(layer, threads))
+                rasterio.shutil.copy(source, temporary, driver="COG", **cog_options(layer, threads))
                 counts = _verify(store, layer, temporary, threads)
             write_sidecars(out, layer, counts)
     except _FAILURES as error:
@@ -86,7 +86,8 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = N
     return out
 
 
-def _options(layer: Layer, threads: int) -> dict[str, Any]:
+def cog_options(layer: Layer, threads: int) -> dict[str, Any]:
+    """Return the options of GDAL's COG driver for the file of a layer, compressed on so many threads."""
     resampling = layer.overview.upper()
     return {
         "BLOCKSIZE": _TILE,

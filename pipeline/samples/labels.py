@@ -205,10 +205,9 @@ class VectorLabels(Labels):
         spans = np.concatenate([np.maximum(first, 0), np.minimum(end, last)], 1)[inside] // size
         # Of thousands of features few lie on different squares.
         places = {
-            row * grid.columns + column
-            for top, left, bottom, right in np.unique(spans, axis=0).tolist()
-            for row in range(top, bottom + 1)
-            for column in range(left, right + 1)
+            block.index
+            for y, x, y_end, x_end in (size * np.unique(spans, axis=0)).tolist()
+            for block in grid.covering(Window(y=y, x=x, height=y_end - y + 1, width=x_end - x + 1))
         }
         return (grid[i].core for i in sorted(places))
 
