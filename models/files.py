@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary name, flush, fsync, rename."""
+"""Files of a training; whole or absent: temporary name, flush, fsync, rename."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+RANGE_TEST = "lr_find.json"
+"""Where the learning-rate range test is kept, beside the metrics: ``lr``, ``loss`` and ``suggestion``."""
 
 
 @contextlib.contextmanager

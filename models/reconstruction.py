@@ -1,13 +1,12 @@
-"""Learning without labels: the Lightning module of reconstruction, and how far a reconstruction is off."""
+"""Learning without labels: the Lightning module of reconstruction."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from models.learning import Batch, LearningTask
 from models.losses import IGNORE
-from models.network import EncodingNetwork, masked
+from models.network import masked
 from models.networks.coding import CodingNetwork
 from models.settings import TrainingSettings
 
@@ -52,27 +51,3 @@ class ReconstructionTask(LearningTask):
         if penalty is not None:
             total = total + penalty.masked_fill(~counts.any(1), 0.0).sum()
         return total, wanted.sum()
-
-
-def reconstruction_error(network: EncodingNetwork, outputs: Tensor, cube: Tensor, valid: Tensor) -> Tensor:
-    """Return how far the reconstruction of each pixel is off: the anomaly of a place.
-
-    Parameters
-    ----------
-    network : EncodingNetwork
-        Made for no classes.
-    outputs : Tensor
-        What its forward pass gave; (B, T * C + E, H, W).
-    cube, valid : Tensor
-        What went in; (B, T, C, H, W) float32, (B, T, H, W) bool.
-
-    Returns
-    -------
-    Tensor
-        Root of the mean of squared errors over the valid dates and all bands, in standard deviations of the bands; NaN where
-        no date is valid. (B, H, W) float32.
-    """
-    reconstruction, _ = network.split(outputs)
-    squares = (reconstruction - cube).square().masked_fill(~valid[:, :, None], 0.0).sum((1, 2))
-    # No valid date: zero over zero.
-    return torch.sqrt(squares / (valid.sum(1) * cube.shape[2]))

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from models.files import whole
+from models.files import RANGE_TEST, whole
 from models.keeper import LAST, STATE, Keeper, Progress, Stopped
 from models.learning import LearningTask
 from models.machine import company_of, compiled, options, threads
@@ -32,9 +32,6 @@ from models.trials import learns_one_batch, range_test
 from models.watching import Clock, Gradients, gradient_warnings
 
 _DONE = "done.json"
-
-RANGE_TEST = "lr_find.json"
-"""Where the learning-rate range test is kept, beside the metrics: ``lr``, ``loss`` and ``suggestion``."""
 
 # What Lightning advises on, and what is so on purpose here.
 _ADVICE = (

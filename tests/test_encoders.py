@@ -14,10 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader
 
+from models.anomaly import reconstruction_error
 from models.inference import prepare, scores
 from models.network import EncodingNetwork, ModelError, build
 from models.pretrained import load_pretrained
-from models.reconstruction import ReconstructionTask, reconstruction_error
+from models.reconstruction import ReconstructionTask
 from models.settings import OptimizerSettings, TrainingSettings
 from models.tasks import ClassificationTask
 from models.training import fit

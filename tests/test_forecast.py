@@ -22,7 +22,8 @@ from test_cli import said
 from test_run import cli
 
 from models.bundle import Bundle
-from models.forecasting import ForecastTask, Horizon, naive_places
+from models.forecasting import ForecastTask
+from models.horizon import Horizon, naive_places
 from models.inference import prepare, scores
 from models.network import ModelError, build
 from models.settings import TrainingSettings

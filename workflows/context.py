@@ -19,7 +19,7 @@ from workflows.reach import check_reach
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
-    from models.forecasting import Horizon
+    from models.horizon import Horizon
     from models.network import Network
     from pipeline.imagery.cube import Cube
     from pipeline.imagery.dates import Period

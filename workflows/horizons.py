@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from typing import TYPE_CHECKING
 
-from models.forecasting import Horizon, naive_places
+from models.horizon import Horizon, naive_places
 from pipeline.errors import RequestError, nearest
 from workflows.products.forecast import origin_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.bundle import Bundle
-from models.training import RANGE_TEST
+from models.files import RANGE_TEST
 from pipeline.cluster import dask_client
 from pipeline.errors import RequestError
 from pipeline.files import digest_of, write_json
@@ -19,7 +19,6 @@ from workflows.assess import assess
 from workflows.context import Context
 from workflows.finishing import MEASURED, calibrated, clustered, spread
 from workflows.keys import key_train
-from workflows.learn import learn_round
 from workflows.prepare import prepare
 
 if TYPE_CHECKING:
@@ -75,6 +74,9 @@ class _Trainer:
 
     def run(self, client: Client) -> Bundle:
         """Train all rounds, calibrate, and write the bundle."""
+        # Lightning takes seconds to load: only where something is learnt.
+        from workflows.learn import learn_round
+
         console = self.context.console
         results, validated = [], []
         task = self.context.job.task

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 Array = np.ndarray[Any, Any]
 
@@ -25,6 +24,9 @@ def spearman(one: Array, other: Array, counts: Array) -> Array:
     (N,) float64
         NaN where either is the same everywhere, or fewer than two are compared.
     """
+    # Takes a second to load, and every command passes here.
+    from scipy.stats import rankdata
+
     n = counts.sum(1)
     ranks = []
     for values in (one, other):

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.anomaly import reconstruction_error
 from models.network import EncodingNetwork
-from models.reconstruction import reconstruction_error
 from pipeline.maps.layers import Layer
 from pipeline.samples.legend import Legend
 from workflows.products.classes import class_layer

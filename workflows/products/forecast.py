@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.forecasting import naive, naive_places
+from models.horizon import naive, naive_places
 from pipeline.errors import BundleError
 from pipeline.maps.layers import Layer
 from workflows.products.product import Array, Product
