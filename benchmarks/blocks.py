@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 from common import make_bundle, make_series, report, request
 
-from pipeline import engine
 from pipeline.cluster import dask_client
-from pipeline.engine import run_tasks
+from pipeline.engine import run_tasks, width
 from pipeline.maps.parts import PartRecord
 from pipeline.settings import ComputeSettings
 from workflows.maptask import MapTask
@@ -24,14 +23,20 @@ from workflows.maptask import MapTask
 _WARM = 0.2
 
 
+# Seconds of a block that is given a task of its own; those that take less share one.
+_SLOW = 0.3
+
+
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """A block task that carries all that a real one does, and does nothing with it."""
+    """A block task that carries all that a real one does, and does nothing with it, for so many seconds."""
 
     task: MapTask
+    seconds: float = 0.0
 
     def __call__(self, index: int) -> PartRecord:
         """Return the record of a block without valid input."""
+        time.sleep(self.seconds)
         return PartRecord(block=index)
 
 
@@ -52,9 +57,28 @@ def spent() -> float:
     return sum(sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True)))
 
 
-def measure(task: MapTask, compute: ComputeSettings, blocks: int, together: int = engine._TOGETHER) -> None:
-    """Run so many empty blocks, up to so many to a task; print what each took, and how memory grew."""
-    engine._TOGETHER = together
+def place(compute: ComputeSettings) -> str:
+    """Return where the blocks run, in words."""
+    return "in process" if compute.workers == "auto" else f"{compute.workers} processes"
+
+
+def slow(task: MapTask, compute: ComputeSettings, blocks: int) -> None:
+    """Run blocks that only wait, each in a task of its own; print what a thread, and a core, lose with each."""
+    with dask_client(compute) as client:
+        threads = width(client)
+        run_tasks(Nothing(task, _SLOW), range(threads), client=client, on_result=lambda *_: None)
+        start, before = time.perf_counter(), spent()
+        run_tasks(Nothing(task, _SLOW), range(blocks), client=client, on_result=lambda *_: None)
+        seconds, work = time.perf_counter() - start, spent() - before
+    lost = 1000 * (threads * seconds / blocks - _SLOW)
+    print(f"{place(compute)}: a thread has nothing to do for {lost:.2f} ms between two blocks of {_SLOW:g} s")
+    report(f"the engine's time per block, blocks of {_SLOW:g} s, {place(compute)}", lost, unit="ms", most=5)
+    work *= 1000 / blocks
+    report(f"the same, of a core, which may be another, {place(compute)}", work, unit="ms")
+
+
+def measure(task: MapTask, compute: ComputeSettings, blocks: int) -> None:
+    """Run so many empty blocks; print what each took, and how memory grew."""
     process = psutil.Process()
     done, first = 0, 0
 
@@ -69,15 +93,10 @@ def measure(task: MapTask, compute: ComputeSettings, blocks: int, together: int 
         run_tasks(Nothing(task), range(blocks), client=client, on_result=count)
         seconds, work = time.perf_counter() - start, spent() - before
         last = process.memory_info().rss
-    print(
-        f"workers {compute.workers}: {1000 * seconds / blocks:.2f} ms per block ({1000 * work / blocks:.2f} ms of a core)"
-    )
+    where = place(compute)
+    print(f"{where}: {1000 * seconds / blocks:.2f} ms per block ({1000 * work / blocks:.2f} ms of a core)")
     print(f"  memory at {_WARM:.0%} of {blocks:,} blocks {first / 2**20:.0f} MiB, at the end {last / 2**20:.0f} MiB")
-    where = "in process" if compute.workers == "auto" else f"{compute.workers} processes"
-    which = "a task for each" if together == 1 else "blocks without data"
-    report(f"the engine's time per block, {which}, {where}", 1000 * seconds / blocks, unit="ms", most=5)
-    if together == 1:
-        return
+    report(f"the engine's time per block, blocks without data, {where}", 1000 * seconds / blocks, unit="ms", most=5)
     report(f"memory after {blocks:,} blocks, to that at {_WARM:.0%} of them, {where}", last / first, most=1.05)
 
 
@@ -85,15 +104,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=100_000)
-    parser.add_argument("--some", type=int, default=2_000, help="blocks on two processes, and with a task for each")
+    parser.add_argument("--some", type=int, default=4_000, help="blocks on two processes")
+    parser.add_argument("--slow", type=int, default=200, help=f"blocks of {_SLOW:g} s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         task = task_of(Path(temporary))
         print(f"the work, {len(pickle.dumps(task)):,} bytes, is sent to each worker once; a block, its number")
-        for together in (1, engine._TOGETHER):
-            measure(task, ComputeSettings(workers=2), options.some, together)
-        measure(task, ComputeSettings(), options.some, 1)
-        measure(task, ComputeSettings(), options.blocks)
+        for compute, blocks in ((ComputeSettings(workers=2), options.some), (ComputeSettings(), options.blocks)):
+            slow(task, compute, options.slow)
+            measure(task, compute, blocks)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from pipeline.errors import JobError, RunError
 from pipeline.settings import ComputeSettings
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from distributed import Client
 
 Say = Callable[[str], None]
@@ -159,8 +161,19 @@ def dask_client(compute: ComputeSettings, say: Say = lambda _: None) -> Iterator
             client = stack.enter_context(Client(cluster, timeout="30s"))
             if find_spec("bokeh"):
                 say(f"dashboard: {client.dashboard_link}")
+        client.loop.asyncio_loop.set_exception_handler(_unheard)
         with _watched(client, say):
             yield client
+
+
+def _unheard(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of errors that nobody asked about; but not that a sender of Dask waited when its event loop was stopped.
+
+    A sender waits two milliseconds for more to send, and the end of that wait is an error that it looks at in the loop's next
+    turn (`distributed.batched`). Now and then there is no next turn.
+    """
+    if not isinstance(context.get("exception"), TimeoutError):
+        loop.default_exception_handler(context)
 
 
 def _connected(scheduler: str) -> Client:

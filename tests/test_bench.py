@@ -14,7 +14,7 @@ from oracles import jackknife_of_f1, patches_by_flood
 from test_cli import said
 from test_run import cli
 
-import workflows.train
+import workflows.learn
 from models.bundle import Bundle
 from pipeline.maps.paired import left_out, patches, standard_error
 from pipeline.samples.chips import ChipStore
@@ -101,7 +101,7 @@ def test_what_is_done_is_not_done_again(benched: Path, monkeypatch: pytest.Monke
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(workflows.train, "learn_round", never)
+    monkeypatch.setattr(workflows.learn, "learn_round", never)
     monkeypatch.setattr("workflows.entrant.Forest", never)
     monkeypatch.setattr("workflows.entrant.assess", never)
     assert cli("bench", benched / "job.yaml", "--networks", "mlp,forest,unet", "--seeds", 2, "-q") == 0
