@@ -24,7 +24,7 @@ from test_parts import KEY, Class, Legend, arrays_of, blocks_of, filled, layers_
 
 from pipeline.errors import RunError
 from pipeline.files import sweep
-from pipeline.grid import BlockGrid
+from pipeline.grid import BlockGrid, whole
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
 from pipeline.maps.parts import PartStore, part_path, write_parts
@@ -295,3 +295,23 @@ def test_the_attribute_table_counts_the_pixels_of_the_map(tmp_path):
     expected = {int(c): int(n) for c, n in zip(codes, counts, strict=True) if c != layer.nodata}
     found = {int(r[names.index("Value")]): int(r[names.index("Count")]) for r in rows}
     assert {code: n for code, n in found.items() if n} == expected
+
+
+@pytest.mark.parametrize("size", [8, 13, 64])
+def test_the_colours_span_a_lattice_of_pixels_however_the_map_is_cut(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("pipeline.maps.mosaic._SAMPLE", 400)
+    blocks, (layer,) = blocks_of(70, 50, size), [Layer.confidence()]
+    values = np.random.default_rng(0).integers(0, 10_000, (1, 70, 50)).astype(np.uint16)
+    values[0, :20, :20] = layer.nodata
+    store = PartStore.open(tmp_path / "parts", [layer], blocks, KEY)
+    for block in blocks:
+        part = np.ascontiguousarray(values[:, *block.inner.within(whole(blocks.geobox))])
+        store.record(write_parts(store.folder, [layer], block, {layer.name: part}, blocks.geobox))
+    mosaic(store, layer, tmp_path / "confidence.tif")
+    shader = ElementTree.parse(tmp_path / "confidence.qml").getroot().find(".//colorrampshader")
+    seen = values[0, ::3, ::3]
+    low, high = np.percentile(seen[seen != layer.nodata], (2, 98)) * layer.scale
+    assert (float(shader.get("minimumValue")), float(shader.get("maximumValue"))) == (
+        pytest.approx(low),
+        pytest.approx(high),
+    )

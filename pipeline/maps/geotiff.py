@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
-import rasterio
 
 from pipeline.files import whole_file
-from pipeline.grid import Window
 from pipeline.maps.layers import Layer, LegendLike, rgb
+
+Array = np.ndarray[Any, Any]
 
 # Types and usages of columns, numbered as in GDAL's gdal.h (GDALRATFieldType, GDALRATFieldUsage).
 _INTEGER, _REAL, _STRING = 0, 1, 2
 _PIXEL_COUNT, _NAME, _VALUE, _RED, _GREEN, _BLUE = 1, 2, 5, 6, 7, 8
-
-# At most this many windows of this size, a million values, are looked at to find the range of a layer.
-_SAMPLES = 64
-_SAMPLE = 128
 
 # Five stops of viridis: even steps of lightness, safe for the colour-blind.
 _RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
@@ -30,7 +27,9 @@ _DIVERGING = ("#b2182b", "#f4a582", "#f7f7f7", "#92c5de", "#2166ac")
 _QML_VERSION = "3.22.0"
 
 
-def write_sidecars(path: Path, layer: Layer, counts: Mapping[int, int] | None = None) -> list[Path]:
+def write_sidecars(
+    path: Path, layer: Layer, counts: Mapping[int, int] | None = None, values: Array | None = None
+) -> list[Path]:
     """Write what belongs beside the GeoTIFF of a layer.
 
     Parameters
@@ -41,6 +40,8 @@ def write_sidecars(path: Path, layer: Layer, counts: Mapping[int, int] | None = 
         What it holds.
     counts : dict of int
         Pixels per class code at full resolution; needed for a class map.
+    values : (n,) array
+        Stored values of the first band, or a sample of them, without nodata; needed for any other map.
 
     Returns
     -------
@@ -49,7 +50,9 @@ def write_sidecars(path: Path, layer: Layer, counts: Mapping[int, int] | None = 
     """
     style = path.with_suffix(".qml")
     if layer.legend is None:
-        low, high = (v * layer.scale for v in value_range(path))
+        if values is None:
+            raise ValueError(f"layer {layer.name!r}: the colours need values, to span them")
+        low, high = (v * layer.scale for v in value_range(values))
         if layer.signed:
             low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
         _write(style, _continuous(low, high, _DIVERGING if layer.signed else _RAMP), _DOCTYPE)
@@ -62,34 +65,19 @@ def write_sidecars(path: Path, layer: Layer, counts: Mapping[int, int] | None = 
     return [table, style]
 
 
-def value_range(path: Path, low: float = 2, high: float = 98) -> tuple[float, float]:
-    """Return two percentiles of the first band's stored values, from a bounded sample of windows at full resolution.
+def value_range(values: Array, low: float = 2, high: float = 98) -> tuple[float, float]:
+    """Return two percentiles of values; those that are not finite do not count.
 
     Returns
     -------
     tuple of float
         ``(0, 1)`` where there is no value at all; the upper one is always above the lower one.
     """
-    with rasterio.open(path) as source:
-        windows = [
-            Window(y=y, x=x, height=min(_SAMPLE, source.height - y), width=min(_SAMPLE, source.width - x))
-            for y in _spread(source.height)
-            for x in _spread(source.width)
-        ]
-        found = [source.read(1, window=w.to_rasterio(), masked=True).compressed() for w in windows]
-    values = np.concatenate(found).astype(np.float64)
-    values = values[np.isfinite(values)]
+    values = values[np.isfinite(values)].astype(np.float64)
     if not values.size:
         return 0.0, 1.0
     bottom, top = (float(v) for v in np.percentile(values, (low, high)))
     return (bottom, top) if top > bottom else (bottom, bottom + max(abs(bottom), 1.0) * 1e-6)
-
-
-def _spread(length: int) -> list[int]:
-    """Return evenly spread starts of tiles along an axis, as many as the sample allows."""
-    tiles = -(-length // _SAMPLE)
-    most = int(_SAMPLES**0.5)
-    return sorted({round(t) * _SAMPLE for t in np.linspace(0, tiles - 1, min(tiles, most))})
 
 
 def _aux(legend: LegendLike, counts: Mapping[int, int]) -> Element:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import zlib
@@ -24,6 +25,8 @@ from pipeline.maps.geotiff import write_sidecars
 from pipeline.maps.layers import Layer, rgb
 from pipeline.maps.parts import PartStore, part_path
 
+Array = np.ndarray[Any, Any]
+
 # GDAL's name of each type we store.
 _GDAL_TYPE = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 _TILE = 512
@@ -40,6 +43,8 @@ _GDAL = {
 # GDAL makes overviews in a file of its own and then copies them. Compressed, that file costs up to a quarter of the time;
 # it is left as it is up to this many bytes.
 _OVERVIEWS = 2 << 30
+# Values that are looked at to find the range of a layer: about a million.
+_SAMPLE = 1_000_000
 # rasterio lets errors of GDAL through a copy as they are, without a public base; where GDAL fails without saying why,
 # as when a disk fills up, it raises SystemError.
 _FAILURES = (RasterioError, CPLE_BaseError, OSError, SystemError)
@@ -77,8 +82,8 @@ def mosaic(store: PartStore, layer: Layer, out: Path, *, threads: int | None = N
         with rasterio.Env(**_GDAL, **plain):
             with whole_file(out) as temporary:
                 rasterio.shutil.copy(source, temporary, driver="COG", **cog_options(layer, threads))
-                counts = _verify(store, layer, temporary, threads)
-            write_sidecars(out, layer, counts)
+                counts, values = _verify(store, layer, temporary, threads)
+            write_sidecars(out, layer, counts, values)
     except _FAILURES as error:
         raise RunError(_failure(store, layer, out, error)) from error
     finally:
@@ -218,13 +223,15 @@ def _overview_bytes(store: PartStore, layer: Layer) -> int:
     return height * width * len(layer.bands) * np.dtype(layer.dtype).itemsize // 3
 
 
-def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> dict[int, int] | None:
-    """Sync a file, compare every block of it with the checksum of what its worker computed, and count its classes.
+def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> tuple[dict[int, int], Array]:
+    """Sync a file, compare every block of it with the checksum of what its worker computed, and look at what it holds.
 
     Returns
     -------
-    dict of int, or None
-        Pixels per class code, ascending, without nodata and codes that do not occur; None where there are no classes.
+    dict of int
+        Pixels per class code, ascending, without nodata and codes that do not occur; empty where there are no classes.
+    array
+        Where there are no classes: values of the first band on a lattice of pixels over the whole map, without nodata.
     """
     geobox = store.blocks.geobox
     with rasterio.open(path) as found:
@@ -232,9 +239,10 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> dict[in
             raise RunError(f"{path} has {found.count} bands of {found.dtypes[0]}, {found.shape}")
 
     codes = 0 if layer.legend is None else int(np.iinfo(layer.dtype).max) + 1
+    step = math.ceil(math.sqrt(geobox.shape.y * geobox.shape.x / _SAMPLE))
 
-    def check(blocks: Sequence[Block]) -> np.ndarray[Any, Any]:
-        counts = np.zeros(codes, np.int64)
+    def check(blocks: Sequence[Block]) -> tuple[Array, list[Array]]:
+        counts, seen = np.zeros(codes, np.int64), []
         with rasterio.open(path) as source:
             for block in blocks:
                 values = source.read(window=block.inner.to_rasterio())
@@ -247,7 +255,10 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> dict[in
                     raise OSError(f"block {block.index} ({block.inner}) does not read back as it was written")
                 if codes:
                     counts += np.bincount(values.ravel(), minlength=codes)
-        return counts
+                elif record is not None and not record.empty:
+                    some = values[0, -block.inner.y % step :: step, -block.inner.x % step :: step]
+                    seen.append(some[some != layer.nodata])
+        return counts, seen
 
     rows = (
         [store.blocks[r * store.blocks.columns + c] for c in range(store.blocks.columns)]
@@ -256,11 +267,13 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> dict[in
     with ThreadPoolExecutor(max_workers=threads + 1) as pool:
         # Waiting for the disk, while processors read back what is in memory anyway.
         synced = pool.submit(sync, path)
-        counts = sum(pool.map(check, rows), np.zeros(codes, np.int64))
+        counts, seen = np.zeros(codes, np.int64), [np.empty(0, layer.dtype)]
+        for some_counts, some_seen in pool.map(check, rows):
+            counts += some_counts
+            seen += some_seen
         synced.result()
-    if layer.legend is None:
-        return None
-    return {int(code): int(counts[code]) for code in np.flatnonzero(counts) if code != layer.nodata}
+    found_codes = (int(code) for code in np.flatnonzero(counts) if code != layer.nodata)
+    return {code: int(counts[code]) for code in found_codes}, np.concatenate(seen)
 
 
 def _failure(store: PartStore, layer: Layer, out: Path, error: Exception) -> str:
