@@ -88,11 +88,8 @@ def gradient_support(network, y, x, side, draws=8):  # type: ignore[no-untyped-d
 
 def nearest_distance(a: Any, b: Any) -> int:
     """Return the smallest Chebyshev distance between two sets of pixels (rows, columns), pair by pair."""
-    return min(
-        max(abs(int(y) - int(v)), abs(int(x) - int(u)))
-        for y, x in zip(a.rows, a.columns, strict=True)
-        for v, u in zip(b.rows, b.columns, strict=True)
-    )
+    rows, columns = (np.abs(np.subtract.outer(getattr(a, n), getattr(b, n)).astype(int)) for n in ("rows", "columns"))
+    return int(np.maximum(rows, columns).min())
 
 
 def naive_read(bands, nodata, scale, offset, y, x, height, width):

@@ -143,10 +143,8 @@ def test_the_buffer_is_what_an_oracle_says(seed: int, buffer: int, exempt: bool)
 
 
 def everything(store: ChipStore) -> dict[tuple[int, int], tuple[Any, ...]]:
-    return {
-        (int(y), int(x)): (store.values[i].tobytes(), store.truth[i].tobytes())
-        for i, (y, x) in enumerate(store.origins)
-    }
+    held = zip(store.origins.tolist(), store.values[:], store.truth[:], strict=True)
+    return {(y, x): (values.tobytes(), truth.tobytes()) for (y, x), values, truth in held}
 
 
 @pytest.mark.parametrize(("size", "margin"), [(1, 0), (8, 0), (7, 3)])

@@ -66,8 +66,10 @@ def test_every_landweave_command_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     for command in found:
         # The README's own words; only shorter trainings, for this is a test of words and not of networks.
         short = ["--set", "training.epochs=1"] if command[1] in ("map", "run", "explain", "bench", "tune") else []
-        # Few labels are cross-validated, which is five trainings.
-        short += ["--set", "folds.k=0"] if short and {"scene.tif", "job.yaml"} & set(command) else []
+        # Few labels are cross-validated, which is five trainings; and the network is as small as can be.
+        if short and {"scene.tif", "job.yaml"} & set(command):
+            short += ["--set", "folds.k=0"]
+            short += [] if "model=" in " ".join(command) else ["--set", "model={name: mlp, hidden: [8]}"]
         short += {"bench": ["--seeds", "1"], "tune": ["--set", "tune.trials=2"]}.get(command[1], [])
         # Each patch is a file.
         short += ["--set", "chips={max_per_class: 20, samples: 50}"] if "few_labels.yaml" in command else []

@@ -126,8 +126,8 @@ def count_parts(folder: Path) -> int:
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_map(folder: Path) -> None:
-    write_scene(folder / "scene.tif", side=160)
-    write_labels(folder / "fields.gpkg", side=160)
+    write_scene(folder / "scene.tif", side=112)
+    write_labels(folder / "fields.gpkg", side=112)
     options = [
         "--set",
         "predict.block=16",
@@ -146,7 +146,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_map(folder: Path) -> None:
         deadline = time.monotonic() + 60
         before = count_parts(folder)
         # Killed a while after the blocks have begun, so that each time some are done and some are not.
-        while process.poll() is None and time.monotonic() < deadline and count_parts(folder) < before + 20:
+        while process.poll() is None and time.monotonic() < deadline and count_parts(folder) < before + 30:
             time.sleep(0.01)
         time.sleep(float(rng.uniform(0, 0.3)))
         if process.poll() is None:
