@@ -7,8 +7,7 @@ What is compared, on the same chips in one run:
 - reads: the bare reads of the store
 - rasterising: a window of the raster and all features rasterised for every chip, as samplers do that keep no store
 
-Then a larger raster is cut by one process and by several, which start before the time is taken and load Python's packages
-within it.
+Then a larger raster is cut by one process and by several, which start, and load Python's packages, before the time is taken.
 """
 
 from __future__ import annotations
