@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format docs bench clean
+.PHONY: demo test check types format docs bench clean
 
 # Bytecode of what is used is kept when it is first used, whatever the shell says: a command then starts in half the time.
 export PYTHONDONTWRITEBYTECODE =
@@ -23,11 +23,14 @@ demo: $(READY)  ## the whole job on a made-up scene: train, map, explain, report
 test: $(READY)  ## the test suite, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+# Tests wait for processes of theirs now and then; types are checked meanwhile.
 check: $(READY)  ## what CI does: format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --jobs 2 --output-sync types test
+
+types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
-	$(MAKE) test
 
 format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .
