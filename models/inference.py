@@ -124,6 +124,11 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self._seen: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch's compiler, which nobody asks for here, is loaded to be told so: two seconds.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
@@ -149,7 +154,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def activation_bytes(network: Network, *, gradient: bool) -> float:
     """Return the most bytes alive at once per pixel that is read: the cube, what lies between the layers, the scores.
 
-    Counted on a tile without data, so it costs no memory itself. Weights are not in it.
+    Counted on a small tile with a gap, for tiles without one are spared copies. Weights are not in it.
 
     Parameters
     ----------
@@ -174,12 +179,13 @@ def slab_bytes(network: Network, *, gradient: bool) -> float:
 
 
 def _live_bytes(network: Network, height: int, width: int, *, gradient: bool) -> float:
-    shadow = prepare(network).to("meta")
-    cube = torch.zeros(1, shadow.dates, shadow.bands, height, width, device="meta", requires_grad=gradient)
-    valid = torch.ones(1, shadow.dates, height, width, dtype=torch.bool, device="meta")
-    time = torch.zeros(1, shadow.dates, device="meta")
+    ready = prepare(network).cpu()
+    cube = torch.zeros(1, ready.dates, ready.bands, height, width, requires_grad=gradient)
+    valid = torch.ones(1, ready.dates, height, width, dtype=torch.bool)
+    valid[..., 0, 0] = False
+    time = torch.zeros(1, ready.dates)
     with _LiveBytes() as counter, torch.set_grad_enabled(gradient):
-        found = shadow(cube, valid, time)
+        found = ready(cube, valid, time)
         if gradient:
             torch.autograd.grad(found.sum(), cube)
     return float(counter.peak + cube.nbytes + valid.nbytes)

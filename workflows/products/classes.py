@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,20 +61,34 @@ class Classes(Product):
             name: [] for name in ("classes", "confidence", "probabilities") if name in wanted
         }
         # Some rows at a time stay in the processor's cache: a third of the time of all at once.
-        for part in torch.split(outputs, _ROWS, 1):
+        for rows in torch.split(outputs, _ROWS, 1):
+            part = rows.contiguous()
+            top = part.amax(0, keepdim=True)
             if "classes" in made:
-                # The same as argmax, of equal scores the first; along this axis argmax takes eight times as long.
-                made["classes"].append(part.max(0, keepdim=True).indices)
+                made["classes"].append(_first(part == top))
             if len(made) > ("classes" in made):
-                shares = torch.softmax(part.float() / self.bundle.temperature, 0)
+                # Softmax, in such a way that the most certain class has exactly its confidence.
+                shares = torch.exp_((part.float() - top) / self.bundle.temperature)
+                total = shares.sum(0, keepdim=True)
                 if "confidence" in made:
-                    made["confidence"].append(shares.amax(0, keepdim=True))
+                    made["confidence"].append(1 / total)
                 if "probabilities" in made:
-                    made["probabilities"].append(shares)
+                    made["probabilities"].append(shares / total)
         arrays = {name: torch.cat(parts, 1).cpu().numpy() for name, parts in made.items()}
         if "classes" in arrays:
-            arrays["classes"] = self.legend.codes.astype(self.legend.dtype)[arrays["classes"]]
+            # Where scores are no numbers there is none, and nobody looks.
+            codes = np.append(self.legend.codes, self.legend.nodata).astype(self.legend.dtype)
+            arrays["classes"] = codes[arrays["classes"]]
         return arrays
+
+
+def _first(best: Tensor) -> Tensor:
+    """Return for each pixel the first of the classes (K, h, w) that are best, (1, h, w); K where none is.
+
+    The same as argmax, which takes three times as long along this axis.
+    """
+    ranks = torch.arange(len(best), 0, -1, dtype=torch.int16, device=best.device)
+    return len(best) - (best * ranks[:, None, None]).amax(0, keepdim=True)
 
 
 def class_layer(legend: Legend, tags: Mapping[str, str], overviews: Any) -> Layer:
