@@ -19,8 +19,9 @@ from distributed import Client, LocalCluster
 from kill import begin
 from test_run import cli, count_parts, digests
 
-from pipeline.cluster import dask_client
+from pipeline.cluster import dask_client, workers_kept
 from pipeline.engine import run_tasks
+from pipeline.errors import RunError
 from pipeline.settings import ComputeSettings
 from workflows import scoring
 
@@ -154,7 +155,7 @@ def test_what_kills_every_worker_is_named_and_each_worker_has_its_own_device(mon
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    monkeypatch.setattr("pipeline.cluster.gpus", lambda: ["5", "GPU-3a"])
+    monkeypatch.setattr("pipeline.crew.gpus", lambda: ("5", "GPU-3a"))
     seen: dict[int, int] = {}
     heard: list[str] = []
     with dask_client(ComputeSettings(workers="gpus", threads=1), heard.append) as client:
@@ -167,3 +168,38 @@ def test_what_kills_every_worker_is_named_and_each_worker_has_its_own_device(mon
     assert "2 workers died, one after the other" in failures[0].error
     assert sorted(seen) == [0, 1, 2, 4, 5, 6, 7]
     assert sum("was lost" in text for text in heard) == 4
+
+
+def pids(compute: ComputeSettings) -> set[int]:
+    """Return the processes that work, as a stage of a job would find them."""
+    with dask_client(compute) as client:
+        return set(client.run(os.getpid).values())
+
+
+def test_workers_stay_from_stage_to_stage_while_they_are_asked_for_alike() -> None:
+    two, one = ComputeSettings(workers=2, threads=1), ComputeSettings(workers=2, threads=2)
+    with workers_kept():
+        first = pids(two)
+        assert len(first) == 2
+        assert pids(two) == first
+        other = pids(one)
+        assert not other & first
+    assert not any(psutil.pid_exists(p) for p in first | other)
+    # By themselves they last as long as they are used.
+    assert not any(psutil.pid_exists(p) for p in pids(two))
+
+
+def test_of_a_scheduler_that_is_gone_nothing_is_kept() -> None:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, workers_kept():
+        compute = ComputeSettings(scheduler=cluster.scheduler_address)
+        assert len(pids(compute)) == 1
+        cluster.close()
+        with pytest.raises(RunError, match="no Dask scheduler answers"):
+            pids(compute)
+
+
+def test_networks_leave_gpus_between_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.crew.gpus", lambda: ("0",))
+    compute = ComputeSettings(workers="gpus", threads=1)
+    with workers_kept():
+        assert not any(psutil.pid_exists(p) for p in pids(compute))

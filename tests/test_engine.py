@@ -11,7 +11,8 @@ import pytest
 from distributed import LocalCluster
 
 from pipeline import engine
-from pipeline.cluster import dask_client, gpus
+from pipeline.cluster import dask_client
+from pipeline.crew import gpus
 from pipeline.engine import Failure, cores, memory_budget, run_tasks, width
 from pipeline.errors import JobError, RunError
 from pipeline.settings import ComputeSettings
@@ -187,10 +188,10 @@ def test_no_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "seen"), [(None, ["0", "1"]), ("5,GPU-3a", ["5", "GPU-3a"]), ("4,7,-1,9", ["4", "7"])]
+    ("named", "seen"), [(None, ("0", "1")), ("5,GPU-3a", ("5", "GPU-3a")), ("4,7,-1,9", ("4", "7"))]
 )
 def test_gpus_keep_the_names_that_the_environment_gives_them(
-    monkeypatch: pytest.MonkeyPatch, named: str | None, seen: list[str]
+    monkeypatch: pytest.MonkeyPatch, named: str | None, seen: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

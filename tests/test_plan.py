@@ -20,7 +20,7 @@ from test_run import cli, digests
 
 from models.network import Network, build
 from models.settings import SaliencySettings
-from pipeline.cluster import crew_of
+from pipeline.crew import crew_of
 from pipeline.errors import RunError
 from pipeline.imagery.cube import Cube
 from pipeline.imagery.open import open_cube
@@ -36,8 +36,8 @@ BASE = 300 << 20
 @pytest.fixture(autouse=True)
 def process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 cores and 64 GiB, and a process that takes as much as one that has just begun."""
-    monkeypatch.setattr("pipeline.cluster.cores", lambda: 16)
-    monkeypatch.setattr("pipeline.cluster.memory_budget", lambda text: int(text) if text != "auto" else 64 * GIB)
+    monkeypatch.setattr("pipeline.crew.cores", lambda: 16)
+    monkeypatch.setattr("pipeline.crew.memory_budget", lambda text: int(text) if text != "auto" else 64 * GIB)
     monkeypatch.setattr("workflows.plan.resident", lambda: BASE)
 
 
@@ -89,7 +89,7 @@ def test_with_memory_enough_the_machine_does_not_count(
     for side, cube in cubes.items():
         found = set()
         for number in (1, 2, 16):
-            monkeypatch.setattr("pipeline.cluster.cores", lambda number=number: number)
+            monkeypatch.setattr("pipeline.crew.cores", lambda number=number: number)
             found.add(plan(unet, cube).blocks.size)
             found.add(plan(unet, cube, workers=2).blocks.size)
         (sizes[side],) = found

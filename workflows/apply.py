@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from models.bundle import Bundle
 from models.network import ModelError
 from models.settings import SaliencySettings
+from pipeline.cluster import workers_kept
 from pipeline.errors import BundleError, JobError
 from pipeline.files import write_text
 from pipeline.imagery.dates import Period
@@ -119,7 +120,7 @@ def apply(
     if dry_run:
         return []
     made: list[tuple[str, Path]] = []
-    with output.held():
+    with output.held(), workers_kept():
         write_text(output.folder / "apply.yaml", _yaml(job, folder))
         output.log(inputs={"imagery": files}, bundle={"path": str(folder), "checksum": bundle.checksum}, notes=notes)
         for place, request in requests:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.network import NETWORKS
+from pipeline.cluster import workers_kept
 from pipeline.errors import RequestError, nearest
 from workflows.contest import contest
 from workflows.entrant import FOREST, Entrant, forest_entrant, network_entrant
@@ -47,7 +48,7 @@ def bench(context: Context, networks: Sequence[str], seeds: int) -> list[tuple[s
     if job.task != "classification":
         raise RequestError(f"task: networks are compared by how they map classes, found {job.task}")
     folder = context.output.folder / "bench"
-    with context.output.held():
+    with context.output.held(), workers_kept():
         bases = _bases(context, {name: _job_of(job, name, folder) for name in names})
         console.note(
             f"the same folds for all: labels of different folds lie {bases[names[0]].folds.buffer} px apart, "

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.cluster import workers_kept
 from pipeline.errors import RequestError, StaleError
 from pipeline.imagery.area import area_on
 from workflows.evaluate import measured
@@ -99,7 +100,7 @@ def explain(
         fit = [name for name, layers in OFFERED.items() if "saliency" in layers]
         raise RequestError(f"a {task} is not explained by saliency; a {' and a '.join(fit)} are")
     start = time.monotonic()
-    with output.held():
+    with output.held(), workers_kept():
         bundle = trained(context)
         made: list[tuple[str, Path]] = []
         if at is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from pipeline.cluster import Crew, crew_of
+from pipeline.crew import Crew, crew_of
 from pipeline.engine import release_memory
 from pipeline.errors import RunError
 from pipeline.grid import BlockGrid, round_up

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.cluster import workers_kept
 from pipeline.files import write_text
 from pipeline.imagery.paths import some
 from workflows.context import Context
@@ -34,7 +35,7 @@ def run(context: Context, stages: tuple[str, ...] = STAGES) -> list[tuple[str, P
     """
     output = context.output
     made: list[tuple[str, Path]] = []
-    with output.held():
+    with output.held(), workers_kept():
         write_text(output.job, context.job.to_yaml())
         output.log(software=context.software | {"python": platform.python_version()}, inputs=context.inputs)
         context.check_predict()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.cluster import dask_client
+from pipeline.cluster import dask_client, workers_kept
 from pipeline.engine import run_tasks
 from pipeline.errors import RequestError, RunError
 from pipeline.samples.folds import VAL
@@ -61,7 +61,7 @@ def tune(context: Context) -> list[tuple[str, Path]]:
         )
     output, job = context.output, context.job
     space = search_space(job)
-    with output.held():
+    with output.held(), workers_kept():
         check_space(context, space)
         store = prepare(context)
         context.console.stage(f"tune: {job.model.name}")

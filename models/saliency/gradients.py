@@ -159,5 +159,6 @@ def _backward(
     with torch.enable_grad():
         x = cube.detach().requires_grad_()
         found = network(x, valid, time)
-        (attribution,) = torch.autograd.grad(found, x, weigh(found.detach(), here))
+        # A sum, for torch loads sympy, a second of each process, to look at weights that are handed to `grad`.
+        (attribution,) = torch.autograd.grad((found * weigh(found.detach(), here)).sum(), x)
     return attribution, found.detach()

@@ -113,8 +113,8 @@ class Explainer:
     def bytes_per_pixel(self, network: Network) -> float:
         """Return the most bytes alive at once per pixel that is read, as `models.inference.activation_bytes` counts them."""
         by_gradient = self.method in BY_GRADIENT
-        # Scores, their weights and probabilities; maps of falls, and the sums of patches in double precision.
-        scores = (2 if by_gradient else 4) * network.outputs
+        # Scores, their weights and the product, or probabilities; maps of falls, and the sums of patches in double precision.
+        scores = (3 if by_gradient else 4) * network.outputs
         maps = {"occlusion_patch": 16}.get(self.method, 2)
         held = self.cubes * network.dates * network.bands + scores + maps
         return activation_bytes(network, gradient=by_gradient) + 4 * held
