@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import rasterio
 import torch
+from conftest import write_job, write_labels, write_scene
 from odc.geo.geobox import GeoBox
+from test_run import cli
 
 from models.inference import prepare, scores
 from models.network import build
@@ -93,3 +100,48 @@ def test_it_is_said_once() -> None:
     assert said.startswith(
         "memory ran out for 2 of 9 blocks, such as block 3: they were cut in halves, up to 4 times each"
     )
+
+
+# As long as a block is computed, the system lets its process have 100 MiB more; the block takes 170.
+STARVED = """
+import re, resource, sys
+from pathlib import Path
+from workflows import cli, maptask
+
+def starved(self, *args, whole=maptask.MapTask.compute):
+    now = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (now + (100 << 20), -1))
+    try:
+        return whole(self, *args)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (-1, -1))
+
+maptask.MapTask.compute = starved
+cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process in this way")
+def test_a_map_is_made_with_less_memory_than_a_block_takes(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", side=640)
+    write_labels(tmp_path / "fields.gpkg", side=640, every=40)
+    write_job(
+        tmp_path / "job.yaml",
+        model={"name": "unet", "width": 16, "depth": 2},
+        chips={"size": 32, "samples": 64},
+        training={"epochs": 1, "track": ["csv"]},
+        predict={"layers": ["classes", "confidence"], "block": 640},
+        compute={"threads": 1},
+    )
+    assert cli("train", tmp_path / "job.yaml", "-q") == 0
+    assert cli("predict", tmp_path / "job.yaml", "-q") == 0
+    maps = tmp_path / "out" / "maps"
+    maps.rename(tmp_path / "maps")
+    command = [sys.executable, "-c", STARVED, "predict", str(tmp_path / "job.yaml")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "memory ran out for 1 of 1 blocks" in done.stderr
+    # Confidence is kept to four digits, and the last of them is rounded.
+    for layer, digit in (("classes", 0), ("confidence", 1)):
+        with rasterio.open(maps / f"{layer}.tif") as found, rasterio.open(tmp_path / "maps" / f"{layer}.tif") as whole:
+            np.testing.assert_allclose(found.read().astype(int), whole.read().astype(int), rtol=0, atol=digit)
