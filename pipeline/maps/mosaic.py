@@ -238,11 +238,11 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> tuple[d
         if found.shape != tuple(geobox.shape) or found.dtypes[0] != layer.dtype or found.count != len(layer.bands):
             raise RunError(f"{path} has {found.count} bands of {found.dtypes[0]}, {found.shape}")
 
-    codes = 0 if layer.legend is None else int(np.iinfo(layer.dtype).max) + 1
+    codes = [] if layer.legend is None else sorted(int(c.code) for c in layer.legend.classes)
     step = math.ceil(math.sqrt(geobox.shape.y * geobox.shape.x / _SAMPLE))
 
     def check(blocks: Sequence[Block]) -> tuple[Array, list[Array]]:
-        counts, seen = np.zeros(codes, np.int64), []
+        counts, seen = np.zeros(len(codes), np.int64), []
         with rasterio.open(path) as source:
             for block in blocks:
                 values = source.read(window=block.inner.to_rasterio())
@@ -254,7 +254,8 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> tuple[d
                 if not same:
                     raise OSError(f"block {block.index} ({block.inner}) does not read back as it was written")
                 if codes:
-                    counts += np.bincount(values.ravel(), minlength=codes)
+                    # A third of the time of a histogram, and side by side.
+                    counts += [np.count_nonzero(values == code) for code in codes]
                 elif record is not None and not record.empty:
                     some = values[0, -block.inner.y % step :: step, -block.inner.x % step :: step]
                     seen.append(some[some != layer.nodata])
@@ -267,13 +268,12 @@ def _verify(store: PartStore, layer: Layer, path: Path, threads: int) -> tuple[d
     with ThreadPoolExecutor(max_workers=threads + 1) as pool:
         # Waiting for the disk, while processors read back what is in memory anyway.
         synced = pool.submit(sync, path)
-        counts, seen = np.zeros(codes, np.int64), [np.empty(0, layer.dtype)]
+        counts, seen = np.zeros(len(codes), np.int64), [np.empty(0, layer.dtype)]
         for some_counts, some_seen in pool.map(check, rows):
             counts += some_counts
             seen += some_seen
         synced.result()
-    found_codes = (int(code) for code in np.flatnonzero(counts) if code != layer.nodata)
-    return {code: int(counts[code]) for code in found_codes}, np.concatenate(seen)
+    return {code: int(n) for code, n in zip(codes, counts, strict=True) if n}, np.concatenate(seen)
 
 
 def _failure(store: PartStore, layer: Layer, out: Path, error: Exception) -> str:
