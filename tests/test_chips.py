@@ -12,7 +12,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import buffered_by_hand
+from oracles_samples import buffered_by_hand
 from places import MadeUpCube, codes, frame, grid, opened, scattered, square
 
 from pipeline.cluster import dask_client

@@ -22,13 +22,8 @@ from models.reconstruction import ReconstructionTask
 from models.settings import OptimizerSettings, TrainingSettings
 from models.tasks import ClassificationTask
 from models.training import fit
-from tests.oracles import (
-    divergence_by_hand,
-    gradient_support,
-    reconstruction_loss_by_hand,
-    seen_from,
-    tiled_scores,
-)
+from tests.oracles_figures import divergence_by_hand, reconstruction_loss_by_hand
+from tests.oracles_tiles import gradient_support, seen_from, tiled_scores
 from tests.test_bundle import bundle
 from tests.test_networks import made
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import rasterio
 from conftest import CRS, MEANS, TRANSFORM, write_chips, write_job, write_scene
-from oracles import centre_by_hand
+from oracles_samples import centre_by_hand
 from rasters import write
 from test_patch_samples import around  # noqa: F401 - a fixture
 from test_run import cli

@@ -19,7 +19,7 @@ from models.network import build
 from models.settings import SaliencySettings
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend, LegendClass
-from tests.oracles import shares_by_hand
+from tests.oracles_explanations import shares_by_hand
 from workflows.answers import own_scores, replaced
 from workflows.console import Console
 from workflows.context import Context

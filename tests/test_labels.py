@@ -14,7 +14,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
-from oracles import labelled_by_hand
+from oracles_samples import labelled_by_hand
 from places import CRS, X, Y, codes, frame, grid, opened, square
 from shapely.geometry import GeometryCollection, LineString, MultiPoint, MultiPolygon, Point, Polygon, box
 

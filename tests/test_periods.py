@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from oracles import buffered_by_hand
+from oracles_samples import buffered_by_hand
 from places import MadeUpCube, frame, grid, opened, square
 from rasters import write
 from shapely.geometry import Point

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CRS, write_chips, write_job, write_plots, write_scene
-from oracles import own_shares_by_hand, removal_by_hand
+from oracles_explanations import own_shares_by_hand, removal_by_hand
 from scipy.stats import spearmanr
 from test_networks import TEMPORAL, VARIANTS, made
 

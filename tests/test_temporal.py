@@ -14,7 +14,7 @@ import pytest
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import naive_steps
+from oracles_imagery import naive_steps
 from pydantic import ValidationError
 from rasters import NORTH_UP, noise, write
 

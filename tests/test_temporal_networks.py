@@ -9,7 +9,7 @@ from models.bundle import Bundle
 from models.inference import prepare, scores
 from models.network import NETWORKS, ModelError, build, network_class
 from models.saliency.gradients import gradient
-from tests.oracles import (
+from tests.oracles_series import (
     convlstm_by_hand,
     light_attention_by_hand,
     recurrent_by_hand,
