@@ -12,8 +12,8 @@ from models.inference import prepare, scores
 from models.network import EncodingNetwork, ModelError, build
 from models.reconstruction import ReconstructionTask
 from models.settings import TrainingSettings
-from tests.encoders import LAND, PIXEL, scene
 from tests.oracles_tiles import gradient_support, seen_from, tiled_scores
+from tests.scenes import LAND, PIXEL, scene
 from tests.test_networks import made
 
 torch.set_num_threads(1)

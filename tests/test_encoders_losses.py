@@ -8,8 +8,8 @@ import torch
 from models.anomaly import reconstruction_error
 from models.reconstruction import ReconstructionTask
 from models.settings import TrainingSettings
-from tests.encoders import LAND, PIXEL, scene
 from tests.oracles_figures import divergence_by_hand, reconstruction_loss_by_hand
+from tests.scenes import LAND, PIXEL, scene
 from tests.test_networks import made
 
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Networks that learn without labels, small, and a scene for them."""
+"""Small scenes for networks, and small networks that learn without labels."""
 
 from __future__ import annotations
 
@@ -18,3 +18,16 @@ def scene(network, side=None, seed=0, share=0.7):
     cube = torch.randn(2, network.dates, network.bands, side, side, generator=g)
     valid = torch.rand(2, network.dates, side, side, generator=g) < share
     return cube, valid, (torch.arange(network.dates) * 16.0).expand(2, -1)
+
+
+def irregular(network, side=4, dates=None, seed=0, share=0.6):
+    """Two tiles of irregular dates; the first pixel has no valid date, the second one, the third the last one alone."""
+    g = torch.Generator().manual_seed(seed)
+    t = dates or network.dates
+    side *= network.stride
+    cube = torch.randn(2, t, network.bands, side, side, generator=g)
+    valid = torch.rand(2, t, side, side, generator=g) < share
+    valid[:, :, 0, :3] = False
+    valid[:, 0, 0, 1] = valid[:, -1, 0, 2] = True
+    time = (torch.rand(2, t, generator=g) * 30 + 1).cumsum(1)
+    return cube, valid, time
