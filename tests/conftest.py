@@ -19,6 +19,7 @@ from shapely.geometry import box
 
 CRS = "EPSG:32633"
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 5_000_000)
+NAMES = ("green", "red", "nir")
 MEANS = {"water": (200, 150, 80), "forest": (300, 500, 2500), "field": (900, 1100, 1800)}
 
 
@@ -37,7 +38,7 @@ def write_scene(path: Path, *, side: int = 96, seed: int = 0, nodata: int = 0) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(path, "w", **profile) as raster:
         raster.write(values)
-        for i, name in enumerate(("green", "red", "nir"), 1):
+        for i, name in enumerate(NAMES, 1):
             raster.set_band_description(i, name)
     return path
 
@@ -135,7 +136,7 @@ def write_chips(folder: Path, *, side: int = 5, per_class: int = 20, folds: tupl
                     dtype="float32", crs=CRS, transform=place,
                 ) as raster:  # fmt: skip
                     raster.write(values.astype(np.float32))
-                    for band, text in enumerate(("green", "red", "nir"), 1):
+                    for band, text in enumerate(NAMES, 1):
                         raster.set_band_description(band, text)
     return folder
 

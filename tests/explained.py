@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from typing import get_args
 
 import torch
@@ -11,6 +12,14 @@ from models.network import Network, NetworkSettings, PixelNetwork, masked
 from models.saliency.methods import Explainer
 from models.saliency.target import WINNER
 from models.settings import Method, SaliencySettings
+from pipeline.samples.legend import Legend, LegendClass
+
+LEGEND = Legend(
+    tuple(
+        LegendClass(name=name, code=code, color=f"#00{code:02x}00", values=(name,))
+        for name, code in (("water", 3), ("forest", 1), ("field", 7))
+    )
+)
 
 METHODS = get_args(Method)
 
@@ -109,3 +118,8 @@ class Kernel(Network):
     def forward(self, cube, valid, time):
         self.check(cube)
         return F.conv2d(self.seen(masked(cube, valid)).flatten(1, 2), self.weight.flatten(1, 2), padding=1)
+
+
+def texts(picture: str) -> list[str]:
+    """Return what is written in a picture; refuses SVG that is not well-formed."""
+    return [e.text or "" for e in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]

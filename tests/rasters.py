@@ -57,3 +57,8 @@ def source(path: Path, count: int = 1, **changes: Any) -> Source:
 def noise(count: int, height: int, width: int, dtype: str = "uint16", seed: int = 0, most: int = 4000) -> Any:
     """Return random stored values (C, H, W) from 1 on."""
     return np.random.default_rng(seed).integers(1, most, (count, height, width)).astype(dtype)
+
+
+def pattern(bands: int, height: int, width: int, dtype: str = "uint8") -> Any:
+    """Return values of which no two are alike."""
+    return np.arange(bands * height * width).reshape(bands, height, width).astype(dtype)

@@ -13,7 +13,8 @@ from models.inference import prepare, scores
 from models.network import build
 from models.settings import OptimizerSettings, TrainingSettings
 from models.training import fit
-from tests.oracles import adversarial_loss_by_hand, gradient_support, tiled_scores
+from tests.oracles_figures import adversarial_loss_by_hand
+from tests.oracles_tiles import gradient_support, tiled_scores
 from tests.test_bundle import bundle
 from tests.test_networks import made
 

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.samples import augment
 from pipeline.samples.augment import augmented
-from tests.oracles import zoomed_by_hand
+from tests.oracles_samples import zoomed_by_hand
 
 NAMES = ("flip", "rotate", "scale", "radiometric", "shift", "drop", "noise")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import write_job
-from oracles import jackknife_of_f1, patches_by_flood
+from oracles_figures import jackknife_of_f1, patches_by_flood
 from test_cli import said
 from test_run import cli
 

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.inference import prepare, scores
 from models.network import ModelError, blank_tile, build, flop_per_pixel
-from tests.oracles import every_patch, patch_by_hand
+from tests.oracles_convolutions import patch_by_hand
+from tests.oracles_tiles import every_patch
 from tests.test_networks import made
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import pytest
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import naive_read
+from oracles_imagery import naive_read
 from rasters import NORTH_UP, grid, noise, source, write
 from shapely.geometry import Point, Polygon, box
 

@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import torch
 import yaml
-from oracles import naive_dates
+from oracles_imagery import naive_dates
 from rasters import write
 from sklearn.metrics import roc_auc_score
 from test_cli import said

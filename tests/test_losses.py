@@ -21,7 +21,7 @@ from models.losses import (
 )
 from models.network import ModelError
 from models.settings import LossSettings
-from tests.oracles import dice_by_hand, focal_by_hand
+from tests.oracles_figures import dice_by_hand, focal_by_hand
 
 
 def batch(seed=0):

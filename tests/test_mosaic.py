@@ -18,7 +18,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
-from oracles import assembled
+from oracles_imagery import assembled
 from rio_cogeo import cog_info, cog_validate
 from test_parts import KEY, Class, Legend, arrays_of, blocks_of, filled, layers_of
 

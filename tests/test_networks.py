@@ -20,7 +20,8 @@ from models.network import (
     network_class,
     parameters,
 )
-from tests.oracles import gradient_support, padded_window, resnet_by_hand, seen_from, tiled_scores
+from tests.oracles_convolutions import resnet_by_hand
+from tests.oracles_tiles import gradient_support, padded_window, seen_from, tiled_scores
 
 torch.set_num_threads(1)
 

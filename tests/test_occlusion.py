@@ -10,7 +10,7 @@ from models.inference import prepare
 from models.saliency.occlusion import spacing
 from models.saliency.target import Target
 from tests.explained import Kernel, Sums, everywhere, explainer, scene
-from tests.oracles import patch_occlusion_by_hand
+from tests.oracles_explanations import patch_occlusion_by_hand
 from tests.test_networks import made
 
 torch.set_num_threads(1)

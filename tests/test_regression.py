@@ -16,7 +16,7 @@ import rasterio
 import torch
 import yaml
 from conftest import CRS, TRANSFORM, write_scene, write_season
-from oracles import goodness_by_hand
+from oracles_figures import goodness_by_hand
 from rasters import grid, write
 from test_cli import said
 from test_run import cli

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_labels, write_scene
-from oracles import nearest_distance
+from oracles_samples import nearest_distance
 
 from pipeline.cluster import dask_client
 from pipeline.imagery.open import open_cube

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import datetime
 import hashlib
 import json
 import shutil
@@ -17,91 +15,14 @@ import pytest
 import rasterio
 import yaml
 from conftest import CRS, TRANSFORM
-from rasters import write
-from shapely.geometry import box
+from seasonal import DAYS, FOLDERS, MODEL, NAMES, YEARS, classes, cover, make, right, table, write_job
 from test_cli import said
 from test_run import cli
-
-SIDE, CELL = 40, 8
-NAMES = ("corn", "forest", "soy")
-YEARS = (("2019-09-01", "2020-08-31"), ("2020-09-01", "2021-08-31"))
-FOLDERS = tuple("_".join(year) for year in YEARS)
-# Days of the images from the first of September on; the second year has one less.
-DAYS = ((20, 65, 110, 150, 200, 250, 300), (25, 60, 115, 155, 195, 255))
-MODEL = {"name": "lstm", "hidden": 8, "layers": 1}
-
-
-def cover(year: int) -> Any:
-    """Return the class of each pixel in a year: every field is another the year after."""
-    n = SIDE // CELL
-    cells = (np.arange(n)[:, None] * 2 + np.arange(n)[None] + year) % 3
-    return np.kron(cells, np.ones((CELL, CELL), int))
-
-
-def season(days: Any) -> Any:
-    """Return red and near infrared of each class (K, 2) on a day: only time tells corn from soy."""
-    green = [np.exp(-(((days - peak) / 40) ** 2)) for peak in (90, 180)]
-    corn, soy = ([1500 - 1200 * g, 1500 + 2500 * g] for g in green)
-    return np.array([corn, [400, 3500], soy])
-
-
-def write_year(folder: Path, year: int, days: tuple[int, ...]) -> list[Path]:
-    rng = np.random.default_rng(year)
-    start = datetime.date.fromisoformat(YEARS[year][0])
-    paths = []
-    for day in days:
-        values = season(day)[cover(year)].transpose(2, 0, 1) + rng.normal(0, 150, (2, SIDE, SIDE))
-        stored = np.clip(values, 1, None).astype("uint16")
-        stored[:, :3, :3] = 0
-        path = folder / f"s_{start + datetime.timedelta(day):%Y%m%d}.tif"
-        paths.append(write(path, stored, nodata=0, names=("red", "nir")))
-    return paths
-
-
-def write_fields(path: Path) -> None:
-    rows = []
-    for year, (first, last) in enumerate(YEARS):
-        of = cover(year)
-        for y in range(0, SIDE, CELL):
-            for x in range(0, SIDE, CELL):
-                left, top = TRANSFORM.c + 10 * x, TRANSFORM.f - 10 * y
-                geometry = box(left + 20, top - 60, left + 60, top - 20)
-                rows.append({"crop": NAMES[of[y, x]], "from": first, "to": last, "geometry": geometry})
-    gpd.GeoDataFrame(rows, crs=CRS).to_file(path)
-
-
-def write_job(path: Path, **changes: Any) -> Path:
-    values: dict[str, Any] = {
-        "imagery": [{"path": "images/s_*.tif", "date": "%Y%m%d"}],
-        "labels": {"path": "fields.gpkg", "field": "crop", "from": "from", "to": "to"},
-        "output": "out",
-        "folds": {"k": 0},
-        "model": MODEL,
-        "training": {"epochs": 12, "batch_size": 64, "optimizer": {"name": "adamw", "lr": 0.02}, "track": ["csv"]},
-        "predict": {"periods": "labels", "layers": ["classes", "saliency"]},
-        "compute": {"threads": 1},
-    }
-    path.write_text(yaml.safe_dump(values | changes))
-    return path
-
-
-def make(folder: Path) -> Path:
-    for year, days in enumerate(DAYS):
-        write_year(folder / "images", year, days)
-    write_fields(folder / "fields.gpkg")
-    write_job(folder / "job.yaml")
-    return folder
-
-
-@pytest.fixture
-def seasons(tmp_path: Path) -> Path:
-    """A folder with images of two years, fields that hold for one each, and `job.yaml`."""
-    return make(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, after `landweave run`."""
+    """A folder with images of two years, fields that hold for one each, and `job.yaml`, after `landweave run`."""
     folder = make(tmp_path_factory.mktemp("finished"))
     assert cli("run", folder / "job.yaml", "-q") == 0
     return folder
@@ -111,24 +32,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run, to be worked on."""
     return Path(shutil.copytree(finished, tmp_path / "done"))
-
-
-def classes(path: Path) -> Any:
-    with rasterio.open(path) as raster:
-        return raster.read(1)
-
-
-def right(path: Path, year: int) -> float:
-    """Return the share of valid pixels whose class is right; codes are 1, 2, 3 in the order of names."""
-    found = classes(path)
-    valid = found > 0
-    assert valid.sum() == SIDE * SIDE - 9
-    return float((found == cover(year) + 1)[valid].mean())
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -251,59 +154,6 @@ def test_the_order_of_files_does_not_matter(done: Path) -> None:
     assert cli("train", done / "job.yaml", "-q") == 0
     bundles = [json.loads((done / name / "model" / "bundle.json").read_text()) for name in ("out", "other")]
     assert bundles[0]["checksum"] == bundles[1]["checksum"]
-
-
-def test_gaps_are_filled_in_each_year(seasons: Path) -> None:
-    write_job(seasons / "job.yaml", temporal={"every": 30, "fill": "linear"}, model={"name": "mlp", "hidden": [16]})
-    assert cli("train", seasons / "job.yaml", "-q") == 0
-    assert cli("predict", seasons / "job.yaml", "-q") == 0
-    for year, name in enumerate(FOLDERS):
-        assert right(seasons / "out" / "maps" / name / "classes.tif", year) > 0.9
-    bundle = json.loads((seasons / "out" / "model" / "bundle.json").read_text())
-    assert bundle["time"] == list(range(0, 361, 30))
-    assert bundle["dates"][0] == YEARS[1][0]
-
-
-def test_a_network_that_looks_around_is_scored_as_it_maps(seasons: Path) -> None:
-    model, training = {"name": "unet", "width": 4, "depth": 1}, {"epochs": 3, "track": ["csv"]}
-    predict = {"periods": "labels", "layers": ["classes"], "block": 16}
-    write_job(seasons / "job.yaml", model=model, training=training, predict=predict, folds={"k": 0, "buffer": 1})
-    for stage in ("train", "predict", "evaluate"):
-        assert cli(stage, seasons / "job.yaml", "-q") == 0
-    accuracy = json.loads((seasons / "out" / "report" / "accuracy.json").read_text())
-    (note,) = (n for n in accuracy["notes"] if "test pixels read back" in n)
-    same, _, total, *_ = note.split()
-    assert same == total == str(accuracy["n"])
-
-
-def test_steps_between_images_make_no_image(seasons: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    # Steps go on from the first image to the last; a field that holds while there is no image has nothing to show.
-    write_year(seasons / "images", 0, (1000,))
-    fields = gpd.read_file(seasons / "fields.gpkg")
-    fields.loc[3, ["from", "to"]] = ["2021-09-01", "2022-04-30"]
-    # A season shorter than a step has an image, and none of the steps of the whole.
-    fields.loc[30, ["from", "to"]] = ["2020-12-20", "2020-12-30"]
-    fields.to_file(seasons / "fields.gpkg")
-    write_job(seasons / "job.yaml", temporal={"every": 60, "fill": "linear"})
-    assert cli("check", seasons / "job.yaml") == 0
-    text = " ".join(capfd.readouterr().err.split())
-    assert "1 of 50 labels hold for periods without any image and are left out" in text
-    assert "labels hold for 3 periods" in text
-
-
-def test_parts_of_several_maps_do_not_mix(tmp_path: Path) -> None:
-    from workflows.output import Output
-
-    places = [Output(tmp_path, name) for name in ("", *FOLDERS)]
-    for a in places:
-        assert all(b is a or not b.parts("predict").is_relative_to(a.parts("predict")) for b in places)
-
-
-def test_check_says_what_will_be_mapped(seasons: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli("check", seasons / "job.yaml") == 0
-    text = " ".join(capfd.readouterr().err.split())
-    assert "2: 2019-09-01 to 2020-08-31; 2020-09-01 to 2021-08-31" in text
-    assert "periods have 6 to 7 dates; masked dates follow the shorter ones" in text
 
 
 # -- tables

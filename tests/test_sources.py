@@ -13,7 +13,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import bilinear_at, naive_read
+from oracles_imagery import bilinear_at, naive_read
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasters import CRS, NORTH_UP, grid, noise, source, write

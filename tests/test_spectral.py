@@ -11,7 +11,7 @@ from models.bundle import Bundle
 from models.inference import prepare, scores
 from models.network import ModelError, build
 from models.saliency.gradients import gradient
-from tests.oracles import spectral_by_hand
+from tests.oracles_convolutions import spectral_by_hand
 from tests.test_bundle import bundle
 from tests.test_networks import made
 

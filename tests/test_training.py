@@ -1,80 +1,24 @@
-"""Training: learns, keeps the best, resumes, repeats."""
+"""Training: learns, keeps the best, repeats."""
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 import time
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
 from models.network import ModelError, build
 from models.optimisers import optimizer
 from models.settings import LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
-from models.tasks import ClassificationTask
-from models.training import fit
+from tests.test_training_resume import OPTIMISERS
+from tests.toys import Toy, train, weights
 
 torch.set_num_threads(1)
-
-
-class Toy(LightningDataModule):
-    """Three classes by two of three bands, in patches; a third of the pixels has no label."""
-
-    def __init__(self, n=24, side=16, *, val=True, noise=0.0, size=4):
-        super().__init__()
-        g = torch.Generator().manual_seed(1)
-        patches = torch.randn(n, 1, 3, -(-side // 4), -(-side // 4), generator=g)
-        cube = patches.repeat_interleave(4, -1).repeat_interleave(4, -2)[..., :side, :side].contiguous()
-        labels = (cube[:, 0, 0] > 0).long() + (cube[:, 0, 1] > 0).long()
-        wrong = torch.rand(labels.shape, generator=g) < noise
-        labels[wrong] = torch.randint(3, (int(wrong.sum()),), generator=g)
-        labels[torch.rand(labels.shape, generator=g) < 1 / 3] = -1
-        valid = torch.ones(n, 1, side, side, dtype=torch.bool)
-        self.items = [
-            {"cube": cube[i], "valid": valid[i], "time": torch.zeros(1), "labels": labels[i]} for i in range(n)
-        ]
-        self.cut, self.val, self.size = n * 2 // 3, val, size
-
-    def train_dataloader(self):
-        return DataLoader(self.items[: self.cut], batch_size=self.size, shuffle=True)
-
-    def val_dataloader(self):
-        return DataLoader(self.items[self.cut :], batch_size=7) if self.val else []
-
-
-def train(
-    folder, *, name="mlp", data=None, network=None, seed=0, progress=None, stop_after=None, resume=True, **options
-):
-    settings = TrainingSettings(**{"epochs": 4, "track": ["csv"], "seed": seed} | options)
-    torch.manual_seed(seed)
-    task = ClassificationTask(
-        build(name, network or {}, bands=3, dates=1, classes=3), classes=3, settings=settings, counts=[1, 2, 1]
-    )
-    data = data or Toy()
-    result = fit(task, data, folder, settings, stop_after=stop_after, progress=progress, resume=resume)
-    return task, result
-
-
-def weights(task):
-    return torch.cat([v.flatten().float() for v in task.network.state_dict().values()])
-
-
-class KilledError(Exception):
-    pass
-
-
-def killer(after):
-    def progress(epoch, epochs, figures):
-        if epoch == after:
-            raise KilledError
-
-    return progress
 
 
 @pytest.mark.parametrize(
@@ -146,54 +90,6 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
     assert not torch.equal(weights(a), weights(c))
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path):
-    options = {"name": "unet", "network": {"width": 4, "depth": 1}, "epochs": 5}
-    whole, expected = train(tmp_path / "whole", **options)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", progress=killer(3), **options)
-    seen = []
-    task, result = train(tmp_path / "killed", progress=lambda *a: seen.append(a[:2]), **options)
-    assert result.resumed_from == 3
-    assert seen == [(i, 5) for i in range(1, 6)]
-    assert result.history == expected.history
-    assert result.best_epoch == expected.best_epoch
-    assert torch.equal(weights(task), weights(whole))
-
-
-def test_early_stopping_counts_on_after_a_kill(tmp_path):
-    options = {"data": Toy(noise=1.0), "epochs": 40, "early_stopping": 2, "optimizer": OptimizerSettings(lr=0.05)}
-    _, expected = train(tmp_path / "whole", **options)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", progress=killer(len(expected.history) - 1), **options)
-    _, result = train(tmp_path / "killed", **options)
-    assert len(result.history) == len(expected.history)
-
-
-def test_a_finished_training_is_not_done_again(tmp_path):
-    first, expected = train(tmp_path, epochs=2)
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    task, result = train(tmp_path, epochs=2)
-    assert result.history == expected.history
-    assert result.resumed_from == 2
-    assert torch.equal(weights(task), weights(first))
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
-
-
-def test_it_is_done_anew_where_that_is_asked_for(tmp_path):
-    train(tmp_path, epochs=2)
-    _, result = train(tmp_path, epochs=3, resume=False)
-    assert (len(result.history), result.resumed_from) == (3, None)
-
-
-def test_fewer_epochs_follow_the_schedule_of_all(tmp_path):
-    whole, _ = train(tmp_path / "a", data=Toy(val=False), epochs=4, stop_after=2)
-    with pytest.raises(KilledError):
-        train(tmp_path / "b", data=Toy(val=False), epochs=4, progress=killer(2))
-    state = torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)
-    best = state["callbacks"]["keeper"]["best"]
-    assert torch.equal(weights(whole), torch.cat([v.flatten() for v in best.values()]))
-
-
 def test_a_batch_of_one_pixel_makes_no_step(tmp_path):
     _, result = train(tmp_path, data=Toy(9, 1, size=5), network={"normalisation": "batch"}, epochs=1)
     assert result.history
@@ -212,17 +108,6 @@ def test_labels_of_nobody_are_refused(tmp_path):
         train(tmp_path, data=data, epochs=1)
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
-def test_a_damaged_checkpoint_is_named(tmp_path, damage):
-    train(tmp_path, epochs=1)
-    (tmp_path / "last.ckpt").write_bytes(damage)
-    with pytest.raises(ModelError, match=r"last.ckpt is damaged"):
-        train(tmp_path, epochs=1)
-    (tmp_path / "done.json").unlink()
-    with pytest.raises(ModelError, match=r"last.ckpt is damaged"):
-        train(tmp_path, epochs=1)
-
-
 def test_tensorboard_is_written_and_a_missing_tracker_is_named(tmp_path):
     train(tmp_path / "a", epochs=1, track=["tensorboard"])
     assert list((tmp_path / "a" / "tensorboard").glob("events*"))
@@ -231,40 +116,6 @@ def test_tensorboard_is_written_and_a_missing_tracker_is_named(tmp_path):
         ModelError, match=r"training.track: 'mlflow' needs the package mlflow, .*`pip install 'landweave\[mlflow\]'`"
     ):
         train(tmp_path / "b", epochs=1, track=["mlflow"])
-
-
-OPTIMISERS = {
-    "adamw": 0.01,
-    "adam": 0.01,
-    "nadam": 0.01,
-    "sgd": 0.05,
-    "rmsprop": 0.003,
-    "adagrad": 0.02,
-    "adadelta": 1.0,
-}
-EVERY = [
-    *[{"optimizer": {"name": name, "lr": lr}} for name, lr in OPTIMISERS.items()],
-    {"optimizer": {"name": "sgd", "lr": 0.05, "nesterov": False}, "clip": 0.1, "accumulate": 2},
-    {"schedule": "constant", "l1": 1e-4, "l2": 1e-3},
-    {"schedule": {"name": "step", "every": 2, "factor": 0.5}, "warmup": 1},
-    {"schedule": "one_cycle", "loss": {"name": ["focal", "dice"]}},
-    {"schedule": {"name": "reduce_on_plateau", "patience": 0, "factor": 0.3}, "optimizer": {"lr": 0.1}},
-    {"optimizer": {"lr": "auto"}},
-]
-
-
-@pytest.mark.parametrize("options", EVERY, ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()))
-def test_every_optimiser_and_schedule_learns_and_survives_a_kill(tmp_path, options):
-    data = Toy(12, 8)
-    whole, expected = train(tmp_path / "whole", data=data, **options)
-    assert expected.history[3]["train_loss"] < expected.history[0]["train_loss"]
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", data=data, progress=killer(2), **options)
-    task, result = train(tmp_path / "killed", data=data, **options)
-    assert result.resumed_from == 2
-    assert result.history == expected.history
-    assert result.notes == expected.notes
-    assert torch.equal(weights(task), weights(whole))
 
 
 def test_the_optimiser_is_the_one_that_was_asked_for():
@@ -370,12 +221,6 @@ def test_time_is_counted_in_samples_and_waiting(tmp_path):
 def test_nothing_is_printed(tmp_path, capfd):
     train(tmp_path, epochs=1, track=["csv", "tensorboard"])
     assert capfd.readouterr() == ("", "")
-
-
-def test_no_temporary_file_is_left(tmp_path):
-    train(tmp_path, epochs=2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["done.json", "last.ckpt", "metrics.csv"]
-    assert json.loads((tmp_path / "done.json").read_text())["best_epoch"] in (0, 1)
 
 
 def test_batches_are_sized_by_the_number_of_samples():

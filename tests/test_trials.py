@@ -12,7 +12,7 @@ from models.network import ModelError, build
 from models.settings import TrainingSettings
 from models.tasks import ClassificationTask
 from models.trials import learns_one_batch, steepest
-from tests.test_training import Toy, train, weights
+from tests.toys import Toy, train, weights
 
 torch.set_num_threads(1)
 

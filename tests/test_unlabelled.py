@@ -15,7 +15,7 @@ import rasterio
 import torch
 import yaml
 from conftest import cells, write_scene
-from oracles import nearest_centre
+from oracles_figures import nearest_centre
 from rasters import grid
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 from test_cli import said

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.watching import gradient_warnings
-from tests.test_training import Toy, train
+from tests.toys import Toy, train
 from workflows.charts import rate_chart
 from workflows.curves import judge
 
