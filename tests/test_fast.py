@@ -18,7 +18,7 @@ from models.network import NETWORKS, ModelError, build, network_class
 from models.onnx import require
 from models.settings import SaliencySettings
 from pipeline.imagery.open import open_cube
-from pipeline.maps.parts import PartStore
+from pipeline.maps.store import PartStore
 from pipeline.settings import ComputeSettings, ImagerySettings
 from workflows import gate
 from workflows.console import Console
