@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from common import CLASSES, make_labels, make_raster, make_series, report
 
-from models.network import build
 from models.settings import TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.training import fit
 from pipeline.cluster import dask_client

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader
 
 from models.anomaly import reconstruction_error
 from models.inference import prepare, scores
-from models.network import EncodingNetwork, ModelError, build
+from models.network import EncodingNetwork, ModelError
 from models.pretrained import load_pretrained
 from models.reconstruction import ReconstructionTask
 from models.settings import OptimizerSettings, TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.training import fit
 from tests.oracles import (

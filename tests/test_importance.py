@@ -15,8 +15,8 @@ import torch
 from conftest import TRANSFORM, write_chips, write_job, write_labels, write_scene, write_season
 
 from models.inference import prepare, scores
-from models.network import build
 from models.settings import SaliencySettings
+from models.table import build
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.legend import Legend, LegendClass
 from tests.oracles import shares_by_hand

@@ -18,8 +18,9 @@ from conftest import write_job, write_labels, write_scene
 from distributed import LocalCluster
 from test_run import cli, digests
 
-from models.network import Network, build
+from models.network import Network
 from models.settings import SaliencySettings
+from models.table import build
 from pipeline.crew import crew_of
 from pipeline.errors import RunError
 from pipeline.imagery.cube import Cube

@@ -18,11 +18,12 @@ from torch import nn
 
 from models.launching import _from_slurm
 from models.learning import LearningTask
-from models.network import NETWORKS, ModelError, build
+from models.network import ModelError
 from models.networks.coding import CodingNetwork
 from models.place import Place
 from models.reconstruction import ReconstructionTask
 from models.settings import TrainingSettings
+from models.table import NETWORKS, build
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.samples.chips import ChipStore

@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 from test_networks import TEMPORAL, VARIANTS, made
 
 from models.inference import prepare
-from models.network import build
 from models.saliency.methods import Explainer
 from models.saliency.randomise import anew, layers, replace
 from models.saliency.ranks import spearman
 from models.saliency.target import Target
 from models.settings import SaliencySettings
+from models.table import build
 from pipeline.errors import RequestError
 from workflows import randomisation
 from workflows.agreement import METHODS, agreement, completeness

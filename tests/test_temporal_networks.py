@@ -7,8 +7,9 @@ import torch
 
 from models.bundle import Bundle
 from models.inference import prepare, scores
-from models.network import NETWORKS, ModelError, build, network_class
+from models.network import ModelError
 from models.saliency.gradients import gradient
+from models.table import NETWORKS, build, network_class
 from tests.oracles import (
     convlstm_by_hand,
     light_attention_by_hand,

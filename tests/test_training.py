@@ -14,9 +14,10 @@ from lightning.pytorch import LightningDataModule
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
-from models.network import ModelError, build
+from models.network import ModelError
 from models.optimisers import optimizer
 from models.settings import LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.training import fit
 

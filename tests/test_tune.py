@@ -19,7 +19,7 @@ from test_cli import said
 from test_run import cli
 
 import workflows.trial
-from models.network import NETWORKS
+from models.table import NETWORKS
 from pipeline.errors import JobError
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST

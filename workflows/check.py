@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.network import EncodingNetwork, flop_per_pixel, parameters
+from models.cost import flop_per_pixel, parameters
+from models.network import EncodingNetwork
 from pipeline.grid import Window, crs_name, whole
 from pipeline.samples.folds import TEST
 from workflows.console import quantity

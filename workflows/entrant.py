@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.cost import blank_tile, parameters
 from models.forest import Forest
 from models.inference import scores
-from models.network import blank_tile, parameters
 from pipeline.cluster import dask_client
 from pipeline.files import whole_file
 from pipeline.grid import Window, round_up

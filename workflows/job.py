@@ -227,7 +227,8 @@ def make_job(raw: dict[str, Any], overrides: typing.Sequence[str] = (), *, base:
 
 def _complete(model: ModelSettings, task: TaskName, where: str) -> ModelSettings:
     """Validate the network's own settings by the network's own class, and write its defaults out."""
-    from models.network import ModelError, network_class
+    from models.network import ModelError
+    from models.table import network_class
 
     try:
         _check_task(model.name, task)
@@ -248,7 +249,8 @@ def _check_task(name: str, task: TaskName) -> None:
     ModelError
         If there is no such network, or it is made for another task; names those that are not.
     """
-    from models.network import NETWORKS, ModelError, network_class
+    from models.network import ModelError
+    from models.table import NETWORKS, network_class
 
     kind = network_class(name)
     if task == "reconstruction" and kind.least > 0:
