@@ -14,8 +14,8 @@ from pipeline.samples.folds import TRAIN
 from pipeline.samples.series import open_series
 from pipeline.samples.standalone import divide_samples, store_samples
 from pipeline.settings import FoldSettings, LabelSettings
-from workflows.charts import season_charts
 from workflows.seasons import seasons_of
+from workflows.timecharts import season_charts
 
 
 @pytest.fixture

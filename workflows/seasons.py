@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.samples.folds import TRAIN
-from workflows.charts import Seasons
+from workflows.timecharts import Seasons
 
 if TYPE_CHECKING:
     from pipeline.samples.chips import ChipStore
