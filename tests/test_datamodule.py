@@ -115,7 +115,7 @@ def test_a_batch_is_the_same_whatever_was_made_before(stores: dict[int, ChipStor
 
 
 def test_a_damaged_chip_ends_the_epoch_with_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.samples.datamodule._HELD", 0)
+    monkeypatch.setattr("pipeline.samples.batches._HELD", 0)
     store = store_of(tmp_path, 16)
     chip = store.indices(0, TRAIN)[3]
     (store.path / f"values/c/{chip}/0/0/0/0").write_bytes(b"half")
