@@ -25,7 +25,8 @@ from pipeline.samples.chips import ALL, ChipStore, planes
 from pipeline.samples.cutter import Cutter, Land, buffered
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds, make_folds
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import ComputeSettings, FoldSettings
 
 if TYPE_CHECKING:

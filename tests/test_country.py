@@ -22,8 +22,8 @@ from pipeline.grid import BlockGrid, Window, whole
 from pipeline.imagery import sources
 from pipeline.imagery.area import blocks_meeting, inside_area
 from pipeline.imagery.cube import Cube
-from pipeline.samples.labels import VectorLabels
 from pipeline.samples.legend import Legend
+from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.units import blocks_of_land
 from pipeline.samples.unlabelled import draw_places
 from pipeline.settings import FoldSettings

@@ -21,7 +21,8 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN, VAL, make_folds
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import ComputeSettings, FoldSettings
 
 

@@ -28,8 +28,9 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.features import open_labels
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds, make_folds
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
 from pipeline.samples.periods import days, periods_of
+from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.units import together
 from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, LabelSettings, TemporalSettings
 
