@@ -30,7 +30,7 @@ from pipeline.settings import FoldSettings
 from workflows.check import check
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import load_job
+from workflows.load import load_job
 
 SIDE, LAND = 50_000, 96
 

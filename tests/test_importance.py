@@ -24,8 +24,8 @@ from workflows.answers import own_scores, replaced
 from workflows.console import Console
 from workflows.context import Context
 from workflows.importance import summarise
-from workflows.job import load_job
 from workflows.lattice import even_sample
+from workflows.load import load_job
 from workflows.permutation import DRAWS, lenders, permute
 from workflows.reasons import shown
 from workflows.reporting import report

@@ -32,7 +32,7 @@ from tests.test_networks import made
 from workflows.console import Console
 from workflows.context import Context
 from workflows.explainers import explainers_of
-from workflows.job import load_job
+from workflows.load import load_job
 from workflows.ownpixel import story_of
 from workflows.pointpicture import point_picture, shown_bands
 from workflows.points import explain_points

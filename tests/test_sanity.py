@@ -27,7 +27,7 @@ from workflows.agreement import METHODS, agreement, completeness
 from workflows.console import Console
 from workflows.context import Context
 from workflows.explain import explain
-from workflows.job import load_job, make_job
+from workflows.load import load_job, make_job
 from workflows.randomisation import effort, randomised
 from workflows.removal import removed
 from workflows.sanity import sanity, shown

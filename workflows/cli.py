@@ -67,7 +67,7 @@ def _console(quiet: bool) -> Console:
 
 def _context(job: Path, overrides: list[str] | None, overwrite: bool, quiet: bool) -> Context:
     from workflows.context import Context
-    from workflows.job import load_job
+    from workflows.load import load_job
 
     return Context(load_job(job, overrides or ()), _console(quiet), overwrite=overwrite)
 
@@ -189,7 +189,7 @@ def map_(
     """Go from data to map in one line: init and run."""
     from workflows.context import Context
     from workflows.init import described
-    from workflows.job import make_job
+    from workflows.load import make_job
 
     raw: dict[str, Any] = described(rasters, labels, field, str(output)) | {"name": output.name or "map"}
     context = Context(make_job(raw, set_ or (), base=Path.cwd()), _console(quiet), overwrite=overwrite)
