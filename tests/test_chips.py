@@ -21,12 +21,14 @@ from pipeline.grid import Window, whole
 from pipeline.imagery.cube import Tile
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples import cutting
-from pipeline.samples.chips import ALL, ChipStore, planes
+from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutter import Cutter, Land, buffered
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds, make_folds
 from pipeline.samples.labels import IGNORE
+from pipeline.samples.pixels import covariance_of, labelled, moments_of, pixels_of, places_of
 from pipeline.samples.shapes import VectorLabels
+from pipeline.samples.truth import planes
 from pipeline.settings import ComputeSettings, FoldSettings
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def test_chips_hold_each_label_once_in_its_role(
             counts = np.bincount(found[found >= 0], minlength=3)
             np.testing.assert_array_equal(store.counts(round_, role), counts)
             np.testing.assert_array_equal(store.chip_counts(round_, role).sum(0), counts)
-            places = store.places(round_, role)
+            places = places_of(store, round_, role)
             np.testing.assert_array_equal(found[places.rows, places.columns], places.target)
             assert len(places.target) == counts.sum()
     np.testing.assert_array_equal(mosaic(store, (60, 60), ALL, TRAIN), codes(labels))
@@ -181,7 +183,7 @@ def test_a_margin_holds_values_and_no_labels(
     for round_ in range(3):
         truth, expected = roles_by_hand(labels, folds, round_)
         for role in (TRAIN, VAL, TEST):
-            places = store.places(round_, role)
+            places = places_of(store, round_, role)
             found = sorted(zip(places.rows.tolist(), places.columns.tolist(), places.target.tolist(), strict=True))
             assert found == [(y, x, int(truth[y, x])) for y, x in np.argwhere(expected == role).tolist()]
             assert store.counts(round_, role).tolist() == np.bincount(places.target, minlength=3).tolist()
@@ -197,12 +199,12 @@ def test_patches_are_drawn_and_described_as_single_pixels_are(
     assert {tuple(o) for o in (patches.origins + 3).tolist()} == {tuple(o) for o in pixels.origins.tolist()}
     assert patches.notes == pixels.notes
     assert patches.table() == pixels.table()
-    for of in (lambda s: s.pixels(0, TEST, None), lambda s: s.labelled(0, TRAIN, s.indices(0, TRAIN))):
+    for of in (lambda s: pixels_of(s, 0, TEST, None), lambda s: labelled(s, 0, TRAIN, s.indices(0, TRAIN))):
         rows = [
             sorted(zip(v.reshape(len(v), -1).tolist(), t.tolist(), strict=True)) for v, t in map(of, (patches, pixels))
         ]
         assert rows[0] == rows[1]
-    found, expected = (Statistics.from_moments(s.moments(0)) for s in (patches, pixels))
+    found, expected = (Statistics.from_moments(moments_of(s, 0)) for s in (patches, pixels))
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)
     np.testing.assert_allclose(found.std, expected.std, rtol=1e-4)
 
@@ -284,12 +286,12 @@ def test_statistics_are_those_of_the_labelled_training_pixels(
     for round_ in (0, 2, ALL):
         target = mosaic(store, (60, 60), round_, TRAIN)
         values = cube.read(whole(labels.geobox)).values[:, :, target >= 0]
-        found = Statistics.from_moments(store.moments(round_))
+        found = Statistics.from_moments(moments_of(store, round_))
         np.testing.assert_allclose(found.mean, values.mean((0, 2)), rtol=1e-5)
         np.testing.assert_allclose(found.std, values.std((0, 2)), rtol=1e-4)
         normal = (values - found.mean[:, None]) / found.std[:, None]
         expected = np.cov(np.moveaxis(normal, 1, 0).reshape(len(found.mean), -1))
-        np.testing.assert_allclose(store.covariance(round_, found), expected, atol=1e-5)
+        np.testing.assert_allclose(covariance_of(store, round_, found), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 16])
@@ -298,10 +300,10 @@ def test_pixels_for_a_forest(labels: VectorLabels, client: Client, tmp_path: Pat
     store, _ = cut(labels, client, tmp_path, size=size, cube=cube)
     target = mosaic(store, (60, 60), 0, TEST)
     expected = cube.read(whole(labels.geobox)).values[:, :, target >= 0].reshape(4, -1).T
-    values, classes = store.pixels(0, TEST, None)
+    values, classes = pixels_of(store, 0, TEST, None)
     assert sorted(map(tuple, values.tolist())) == sorted(map(tuple, expected.tolist()))
     assert np.bincount(classes).tolist() == store.counts(0, TEST).tolist()
-    some, few = store.pixels(0, TRAIN, 50)
+    some, few = pixels_of(store, 0, TRAIN, 50)
     assert some.shape == (50, 4)
     assert len(few) == 50
     assert np.isfinite(some).all()
@@ -315,7 +317,7 @@ def test_dates_without_data_hold_the_mean_of_a_band(labels: VectorLabels, client
             return tile
 
     store, _ = cut(labels, client, tmp_path, size=16, cube=Gaps(labels.geobox, dates=DATES))
-    values, _ = store.pixels(0, TRAIN, None)
+    values, _ = pixels_of(store, 0, TRAIN, None)
     filled = values[:, 2] < 900
     assert 0 < filled.sum() < len(values)
     known = np.concatenate([values[:, 0], values[~filled, 2]])

@@ -22,6 +22,7 @@ from pipeline.samples.cutting import cut_chips
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN, VAL, make_folds
 from pipeline.samples.labels import IGNORE
+from pipeline.samples.pixels import moments_of
 from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import ComputeSettings, FoldSettings
 
@@ -43,7 +44,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ChipStore]:
 
 
 def module(store: ChipStore, round_: int | str = 0, **options: Any) -> ChipDataModule:
-    statistics = Statistics.from_moments(store.moments(round_))
+    statistics = Statistics.from_moments(moments_of(store, round_))
     return ChipDataModule(store.path, round_, statistics, **({"batch_size": 4} | options))
 
 

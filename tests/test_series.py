@@ -15,6 +15,7 @@ from pipeline.imagery.dates import Period
 from pipeline.imagery.steps import stepped
 from pipeline.samples.chips import ALL
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds
+from pipeline.samples.pixels import places_of
 from pipeline.samples.regular import regular
 from pipeline.samples.series import SeriesTable, open_series
 from pipeline.samples.standalone import divide_samples, store_samples
@@ -527,7 +528,7 @@ def test_what_is_stored_is_what_was_read(tmp_path: Path, k: int) -> None:
             has = np.array([round_.roles[f, t] == role for f, t in zip(folds.of_feature, table.target, strict=True)])
             np.testing.assert_array_equal(store.indices(r, role), np.flatnonzero(has))
             assert store.counts(r, role).tolist() == [int((has & (table.target == c)).sum()) for c in range(2)]
-            places = store.places(r, role)
+            places = places_of(store, r, role)
             np.testing.assert_array_equal(places.target, table.target[has])
             np.testing.assert_array_equal(places.rows, np.flatnonzero(has))
             np.testing.assert_array_equal(places.period, table.period[has])
