@@ -38,9 +38,10 @@ from pipeline.imagery.open import open_cube
 from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
-from pipeline.samples.datamodule import ChipDataModule, Draw
+from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.features import open_labels
 from pipeline.samples.folds import TRAIN, make_folds
+from pipeline.samples.order import Draw
 from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, LabelSettings
 
 SIZE = 256

@@ -15,8 +15,8 @@ from affine import Affine
 from shapely.geometry import box
 
 from models.bundle import Bundle
-from models.network import build
 from models.settings import SaliencySettings
+from models.table import build
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, ImagerySettings
 from workflows.request import MapRequest

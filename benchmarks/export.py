@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from models.inference import prepare
-from models.network import NETWORKS, ModelError, build, network_class
+from models.network import ModelError
 from models.onnx import Session, difference, write_onnx
+from models.table import NETWORKS, build, network_class
 
 BANDS, SEASON, CLASSES = 4, 6, 5
 

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from common import CLASSES, make_labels, make_raster, make_series, report
 
-from models.network import build
 from models.settings import TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.training import fit
 from pipeline.cluster import dask_client
 from pipeline.engine import cores
 from pipeline.imagery.open import open_cube
 from pipeline.imagery.statistics import Statistics
-from pipeline.samples import datamodule
+from pipeline.samples import batches
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.datamodule import ChipDataModule
@@ -81,8 +81,8 @@ def measure(case: Case, folder: Path, side: int, samples: int, epochs: int) -> N
     """Cut samples, and train with them; print how long that waited, and how fast the loader is alone."""
     store = store_of(case, folder, side, samples)
     # Single pixels are in memory in any case.
-    for held in (datamodule._HELD, 0)[: 1 + (store.size > 1)]:
-        with patch.object(datamodule, "_HELD", held):
+    for held in (batches._HELD, 0)[: 1 + (store.size > 1)]:
+        with patch.object(batches, "_HELD", held):
             train(case, store, folder / f"{case.name}-{held}", epochs)
 
 

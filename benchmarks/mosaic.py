@@ -27,7 +27,8 @@ from pipeline.files import sync
 from pipeline.grid import BlockGrid
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import cog_options, mosaic
-from pipeline.maps.parts import PartStore, write_parts
+from pipeline.maps.parts import write_parts
+from pipeline.maps.store import PartStore
 
 KEY = {"model": "m", "job": "j", "imagery": "i", "software": "s"}
 

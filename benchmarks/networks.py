@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.cost import blank_tile, flop_per_pixel, parameters
 from models.inference import prepare, scores
-from models.network import NETWORKS, Network, blank_tile, build, flop_per_pixel, parameters
+from models.network import Network
+from models.table import NETWORKS, build
 from workflows.console import quantity
 
 CLASSES = 8

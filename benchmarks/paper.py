@@ -17,7 +17,7 @@ from common import make_bundle
 from odc.geo.geobox import GeoBox
 from rasterio.io import MemoryFile
 
-from models.network import flop_per_pixel
+from models.cost import flop_per_pixel
 from models.settings import SaliencySettings
 from pipeline.cluster import dask_client
 from pipeline.engine import run_tasks

@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import make_job
+from workflows.load import make_job
 from workflows.run import run
 from workflows.scene import Scene, make_scene
 

@@ -20,9 +20,9 @@ from common import report
 from torch import Tensor
 
 from models.inference import prepare, scores
-from models.network import build
 from models.saliency.methods import Explainer
 from models.settings import Method, SaliencySettings
+from models.table import build
 
 CLASSES = 8
 BANDS = 6

@@ -13,8 +13,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from models.cost import parameters
 from models.files import whole
-from models.network import ModelError, Network, build, parameters
+from models.network import ModelError, Network
+from models.table import build
 
 FORMAT = 3
 """Version of the layout of bundle.json; a reader refuses any other."""

@@ -13,7 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from models.network import Network, counting_side
+from models.cost import counting_side
+from models.network import Network
 
 _N = TypeVar("_N", bound=Network)
 

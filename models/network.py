@@ -1,37 +1,13 @@
-"""The contract of a network, and the table of networks by name."""
+"""The contract of a network."""
 
 from __future__ import annotations
 
-import copy
-import difflib
-import importlib
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-# One line per network. Classes are imported when first asked for: the command line must not wait for all of them.
-NETWORKS: dict[str, str] = {
-    "mlp": "models.networks.mlp:MLP",
-    "cnn": "models.networks.cnn:CNN",
-    "tempcnn": "models.networks.tempcnn:TempCNN",
-    "rnn": "models.networks.recurrent:RNN",
-    "lstm": "models.networks.recurrent:LSTM",
-    "gru": "models.networks.recurrent:GRU",
-    "transformer": "models.networks.transformer:Transformer",
-    "ltae": "models.networks.ltae:LTAE",
-    "unet": "models.networks.unet:UNet",
-    "resnet": "models.networks.resnet:ResNet",
-    "spectral": "models.networks.spectral:Spectral",
-    "convlstm": "models.networks.convlstm:ConvLSTM",
-    "utae": "models.networks.utae:UTAE",
-    "autoencoder": "models.networks.autoencoder:Autoencoder",
-    "vae": "models.networks.vae:VAE",
-    "gan": "models.networks.gan:GAN",
-}
 
 
 class ModelError(ValueError):
@@ -260,64 +236,3 @@ def all_valid(valid: Tensor) -> bool:
 def masked(cube: Tensor, valid: Tensor) -> Tensor:
     """Return a cube (B, T, C, H, W) with zeros where not valid: neither values nor gradients pass, NaN included."""
     return cube if all_valid(valid) else cube.masked_fill(~valid[:, :, None], 0.0)
-
-
-def network_class(name: str) -> type[Network]:
-    """Return the class of a network.
-
-    Raises
-    ------
-    ModelError
-        If there is no network of that name; names the nearest, and all there are.
-    """
-    if name not in NETWORKS:
-        close = difflib.get_close_matches(name.lower(), NETWORKS, n=1, cutoff=0.5)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
-        raise ModelError(f"there is no network '{name}'{hint} There are: {', '.join(NETWORKS)}")
-    module, _, attribute = NETWORKS[name].partition(":")
-    found: type[Network] = getattr(importlib.import_module(module), attribute)
-    return found
-
-
-def build(name: str, settings: dict[str, Any] | NetworkSettings, *, bands: int, dates: int, classes: int) -> Network:
-    """Return a new network with random weights, drawn from torch's global generator.
-
-    Raises
-    ------
-    ModelError
-        If the name is unknown, or a setting is wrong; names the setting and what was found.
-    """
-    kind = network_class(name)
-    if isinstance(settings, dict):
-        try:
-            settings = kind.Settings(**settings)
-        except ValidationError as error:
-            faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']}, found {f['input']!r}" for f in error.errors())
-            raise ModelError(f"settings of the network '{name}': {'; '.join(faults)}") from error
-    return kind(settings, bands=bands, dates=dates, classes=classes)
-
-
-def parameters(network: nn.Module) -> int:
-    """Return the number of trainable values."""
-    return sum(p.numel() for p in network.parameters())
-
-
-def blank_tile(network: Network, side: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Return a zero cube, valid and time of one square tile, as `Network.forward` takes them."""
-    cube = torch.zeros(1, network.dates, network.bands, side, side, device=device)
-    valid = torch.ones(1, network.dates, side, side, dtype=torch.bool, device=device)
-    return cube, valid, torch.zeros(1, network.dates, device=device)
-
-
-def counting_side(network: Network) -> int:
-    """Return the side of a tile on which costs are counted: so large that what a network adds around it is little."""
-    return -(-128 // network.stride) * network.stride
-
-
-def flop_per_pixel(network: Network) -> float:
-    """Return floating point operations of a forward pass per pixel, counted on a tile without any data."""
-    shadow = copy.deepcopy(network).to("meta").eval()
-    side = counting_side(network)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(*blank_tile(shadow, side, "meta"))
-    return float(counter.get_total_flops()) / side**2

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from models.bundle import Bundle
-from models.network import ModelError, Network, build
+from models.network import ModelError, Network
+from models.table import build
 
 # Heads and decoders: what makes the outputs, in networks that say so by name.
 _OUTPUT = ("head.", "decoder.")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
 import json
-import logging
 import pickle
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +20,7 @@ from models.learning import LearningTask
 from models.machine import company_of, compiled, options, threads
 from models.memory import DIVISION, Division
 from models.network import ModelError, Network
+from models.quiet import quiet
 from models.ranks import Company
 from models.schedules import Rate
 from models.settings import TrainingSettings
@@ -32,19 +29,6 @@ from models.trials import learns_one_batch, range_test
 from models.watching import Clock, Gradients, gradient_warnings
 
 _DONE = "done.json"
-
-# What Lightning advises on, and what is so on purpose here.
-_ADVICE = (
-    ".*across ranks is zero.*",  # no validation fold: all labels train
-    ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.13
-    ".*does not have many workers.*",  # chips are read in this process: starting others costs more than it saves
-    ".*smaller than the logging interval.*",  # figures are logged by epoch
-    ".*`training_step` returned `None`.*",  # a batch without labels makes no step
-    ".*your dataloader is not resumable.*",  # the data module is told where to begin
-    ".*was called before the ``update`` method.*",  # a rank may have no labelled pixel to validate with
-    ".*`broadcast_buffers` is deprecated.*",  # its successor is not in all versions of torch that are allowed
-    ".*sync_dist=True.*",  # figures are those of all ranks before they are logged
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +119,7 @@ def fit(
     keeper = None
     while keeper is None:
         try:
-            with _quiet(), company_of(settings, task) as company:
+            with quiet(), company_of(settings, task) as company:
                 with threads(task.network, company.place):
                     settings, notes = _before(task, data, folder, settings, anew=not last.is_file())
                 work = functools.partial(_learn, task, data, folder, division.of(settings), epochs, notes)
@@ -201,7 +185,7 @@ def _learn(
     if not last.is_file():
         keeper.sow(0)
     try:
-        with _quiet(), threads(task.network, company.place), compiled(task.network, settings):
+        with quiet(), threads(task.network, company.place), compiled(task.network, settings):
             trainer.fit(task, data, ckpt_path=last if last.is_file() else None, weights_only=True)
     except (EOFError, pickle.UnpicklingError) as error:
         raise ModelError(_damaged(last, error)) from error
@@ -264,20 +248,3 @@ def _early_stopping(settings: TrainingSettings) -> list[EarlyStopping]:
         return []
     # Not strict: where there is no validation fold there is no val_loss, and all epochs are run.
     return [EarlyStopping("val_loss", patience=settings.early_stopping, mode="min", strict=False, verbose=False)]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's notes and advice from the user's terminal; the job's own progress stands there."""
-    names = ("lightning.pytorch", "lightning.fabric")
-    before = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for pattern in _ADVICE:
-                warnings.filterwarnings("ignore", pattern)
-            yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)

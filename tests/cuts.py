@@ -17,7 +17,8 @@ from pipeline.grid import whole
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds, make_folds
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import ComputeSettings, FoldSettings
 
 if TYPE_CHECKING:

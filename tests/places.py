@@ -17,7 +17,8 @@ from shapely.geometry import box
 from pipeline.grid import Window
 from pipeline.imagery.cube import Tile
 from pipeline.samples.features import open_labels
-from pipeline.samples.labels import Labels, VectorLabels
+from pipeline.samples.labels import Labels
+from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import ClassSettings, LabelSettings
 
 CRS = "EPSG:32633"

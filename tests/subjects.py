@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from models.inference import prepare
-from models.network import build
 from models.saliency.methods import Explainer
 from models.saliency.target import Target
 from models.settings import SaliencySettings
+from models.table import build
 from workflows.subject import Subject
 from workflows.windows import Windows, window_side
 

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from models.adversarial import AdversarialTask, Generator, feature_matching, unsupervised_loss
 from models.bundle import Bundle
 from models.inference import prepare, scores
-from models.network import build
 from models.settings import OptimizerSettings, TrainingSettings
+from models.table import build
 from models.training import fit
 from tests.oracles_figures import adversarial_loss_by_hand
 from tests.oracles_tiles import gradient_support, tiled_scores

@@ -19,6 +19,7 @@ from models.bundle import Bundle
 from pipeline.maps.paired import left_out, patches, standard_error
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN, VAL
+from pipeline.samples.pixels import places_of
 from workflows.contest import contest
 from workflows.entrant import FOREST, Entrant
 
@@ -54,10 +55,10 @@ def test_all_are_measured_on_the_same_pixels(benched: Path) -> None:
     for role in (TRAIN, VAL, TEST):
         places = [
             sorted(zip(p.rows.tolist(), p.columns.tolist(), p.target.tolist(), strict=True))
-            for p in (store.places(0, role) for store in stores.values())
+            for p in (places_of(store, 0, role) for store in stores.values())
         ]
         assert places[0] == places[1]
-    assert len(stores["mlp"].places(0, TEST).target) == found["pixels"]
+    assert len(places_of(stores["mlp"], 0, TEST).target) == found["pixels"]
 
 
 def test_the_table_is_whole(benched: Path) -> None:

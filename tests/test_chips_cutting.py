@@ -19,7 +19,8 @@ from pipeline.samples import cutting
 from pipeline.samples.chips import ALL
 from pipeline.samples.cutter import buffered
 from pipeline.samples.folds import TEST, TRAIN, VAL
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.shapes import VectorLabels
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -15,11 +15,12 @@ from pipeline.errors import LabelError, ReadError, RunError
 from pipeline.grid import Window, whole
 from pipeline.imagery.cube import Tile
 from pipeline.imagery.statistics import Statistics
-from pipeline.samples.chips import ALL, ChipStore, planes
+from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutter import Cutter, Land
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, make_folds
-from pipeline.samples.labels import VectorLabels
+from pipeline.samples.shapes import VectorLabels
+from pipeline.samples.truth import planes
 from pipeline.settings import FoldSettings
 
 if TYPE_CHECKING:

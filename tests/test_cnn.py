@@ -7,8 +7,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.cost import blank_tile, flop_per_pixel
 from models.inference import prepare, scores
-from models.network import ModelError, blank_tile, build, flop_per_pixel
+from models.network import ModelError
+from models.table import build
 from tests.oracles_convolutions import patch_by_hand
 from tests.oracles_tiles import every_patch
 from tests.test_networks import made

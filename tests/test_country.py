@@ -22,15 +22,15 @@ from pipeline.grid import BlockGrid, Window, whole
 from pipeline.imagery import sources
 from pipeline.imagery.area import blocks_meeting, inside_area
 from pipeline.imagery.cube import Cube
-from pipeline.samples.labels import VectorLabels
 from pipeline.samples.legend import Legend
+from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.units import blocks_of_land
 from pipeline.samples.unlabelled import draw_places
 from pipeline.settings import FoldSettings
 from workflows.check import check
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import load_job
+from workflows.load import load_job
 
 SIDE, LAND = 50_000, 96
 

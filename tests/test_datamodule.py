@@ -21,7 +21,9 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN, VAL, make_folds
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.pixels import moments_of
+from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import ComputeSettings, FoldSettings
 
 
@@ -42,7 +44,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ChipStore]:
 
 
 def module(store: ChipStore, round_: int | str = 0, **options: Any) -> ChipDataModule:
-    statistics = Statistics.from_moments(store.moments(round_))
+    statistics = Statistics.from_moments(moments_of(store, round_))
     return ChipDataModule(store.path, round_, statistics, **({"batch_size": 4} | options))
 
 
@@ -115,7 +117,7 @@ def test_a_batch_is_the_same_whatever_was_made_before(stores: dict[int, ChipStor
 
 
 def test_a_damaged_chip_ends_the_epoch_with_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.samples.datamodule._HELD", 0)
+    monkeypatch.setattr("pipeline.samples.batches._HELD", 0)
     store = store_of(tmp_path, 16)
     chip = store.indices(0, TRAIN)[3]
     (store.path / f"values/c/{chip}/0/0/0/0").write_bytes(b"half")

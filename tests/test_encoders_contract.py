@@ -9,9 +9,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from models.inference import prepare, scores
-from models.network import EncodingNetwork, ModelError, build
+from models.network import EncodingNetwork, ModelError
 from models.reconstruction import ReconstructionTask
 from models.settings import TrainingSettings
+from models.table import build
 from tests.oracles_tiles import gradient_support, seen_from, tiled_scores
 from tests.scenes import LAND, PIXEL, scene
 from tests.test_networks import made

@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader
 
 from models.anomaly import reconstruction_error
-from models.network import build
 from models.pretrained import load_pretrained
 from models.reconstruction import ReconstructionTask
 from models.settings import OptimizerSettings, TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.training import fit
 from tests.test_bundle import bundle

@@ -14,8 +14,9 @@ from test_run import cli
 
 from models.bundle import Bundle
 from models.inference import prepare
-from models.network import ModelError, build
+from models.network import ModelError
 from models.onnx import Session, difference, quantise, write_onnx
+from models.table import build
 from workflows import export
 
 torch.set_num_threads(1)

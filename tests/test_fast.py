@@ -14,11 +14,12 @@ from conftest import write_scene
 from models.bundle import Bundle
 from models.fast import halved, native_half
 from models.inference import prepare, scores
-from models.network import NETWORKS, ModelError, build, network_class
+from models.network import ModelError
 from models.onnx import require
 from models.settings import SaliencySettings
+from models.table import NETWORKS, build, network_class
 from pipeline.imagery.open import open_cube
-from pipeline.maps.parts import PartStore
+from pipeline.maps.store import PartStore
 from pipeline.settings import ComputeSettings, ImagerySettings
 from workflows import gate
 from workflows.console import Console

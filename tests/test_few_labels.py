@@ -19,6 +19,7 @@ from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN
+from pipeline.samples.pixels import moments_of
 
 CNN: dict[str, Any] = {"name": "cnn", "patch": 7, "filters": [4], "pool": 1}
 GAN: dict[str, Any] = {**CNN, "name": "gan", "generator_width": 2}
@@ -48,7 +49,7 @@ def test_land_without_labels_is_cut_beside_the_labelled_and_seen_in_every_batch(
     assert 48 <= len(land) <= 50
     assert (land.size, land.kind) == (7, "patches")
     store = ChipStore.open(scene / "out" / "chips.zarr")
-    statistics = Statistics.from_moments(store.moments(0))
+    statistics = Statistics.from_moments(moments_of(store, 0))
     data = ChipDataModule(store.path, 0, statistics, batch_size=8, unlabelled=land.path)
     for batch in data.train_dataloader():
         assert batch["cube"].shape[1:] == batch["unlabelled"]["cube"].shape[1:]

@@ -167,7 +167,7 @@ def test_the_store_holds_what_is_around_the_labels(
 
 
 def test_a_forest_is_shown_figures_of_large_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.samples.chips._FOREST_VALUES", 20)
+    monkeypatch.setattr("pipeline.samples.pixels._FOREST_VALUES", 20)
     folder = write_chips(tmp_path / "chips", per_class=6)
     with rasterio.open(folder / "field" / "0.tif", "r+") as raster:
         raster.nodata = -1

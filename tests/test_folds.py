@@ -19,7 +19,8 @@ from pipeline.errors import LabelError
 from pipeline.grid import Window, whole
 from pipeline.samples.features import open_labels
 from pipeline.samples.folds import NONE, TEST, TRAIN, VAL, Folds, Round, make_folds
-from pipeline.samples.labels import IGNORE, Labels, VectorLabels
+from pipeline.samples.labels import IGNORE, Labels
+from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.stratify import assign
 from pipeline.samples.units import feature_weights
 from pipeline.settings import FoldSettings, LabelSettings

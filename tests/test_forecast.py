@@ -25,8 +25,9 @@ from models.bundle import Bundle
 from models.forecasting import ForecastTask
 from models.horizon import Horizon, naive_places
 from models.inference import prepare, scores
-from models.network import ModelError, build
+from models.network import ModelError
 from models.settings import TrainingSettings
+from models.table import build
 from pipeline.errors import RequestError
 from workflows.finishing import spread
 from workflows.products.forecast import Forecast

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from test_run import cli
 
 from models.inference import prepare, scores
-from models.network import build
+from models.table import build
 from pipeline.grid import BlockGrid
 from pipeline.imagery.cube import Tile
 from workflows.halving import computed, out_of_memory, spoken_cuts

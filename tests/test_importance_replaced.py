@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.inference import prepare, scores
-from models.network import build
+from models.table import build
 from tests.explained import LEGEND
 from workflows.answers import own_scores, replaced
 from workflows.permutation import DRAWS, lenders, permute

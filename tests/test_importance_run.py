@@ -18,7 +18,7 @@ from tests.oracles_explanations import shares_by_hand
 from workflows.console import Console
 from workflows.context import Context
 from workflows.importance import summarise
-from workflows.job import load_job
+from workflows.load import load_job
 from workflows.reporting import report
 from workflows.run import run
 from workflows.train import trained

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from pipeline.errors import JobError
 from workflows.faults import model_in
-from workflows.job import Job, load_job
+from workflows.job import Job
 from workflows.jobtext import commented, reference, schema
+from workflows.load import load_job
 
 ROOT = Path(__file__).parent.parent
 

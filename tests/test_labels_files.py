@@ -14,7 +14,8 @@ from shapely.geometry import Point
 
 from pipeline.errors import LabelError
 from pipeline.samples.features import open_labels
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import ClassSettings, LabelSettings
 
 FIELDS = frame([square(5, 5, 10), square(20, 30, 12), square(40, 10, 8)], ["water", "forest", "forest"])

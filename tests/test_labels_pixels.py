@@ -18,7 +18,8 @@ from shapely.geometry import GeometryCollection, LineString, MultiPoint, MultiPo
 
 from pipeline.grid import Window
 from pipeline.samples.features import open_labels
-from pipeline.samples.labels import IGNORE, VectorLabels, pixel_bounds
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.shapes import VectorLabels, pixel_bounds
 from pipeline.settings import LabelSettings
 
 

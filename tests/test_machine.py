@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from models.machine import compiled, options
-from models.network import ModelError, build
+from models.network import ModelError
 from models.settings import TrainingSettings
+from models.table import build
 
 
 @pytest.mark.parametrize(("good", "expected"), [(True, "bf16-mixed"), (False, "32-true")])

@@ -27,7 +27,8 @@ from pipeline.files import sweep
 from pipeline.grid import BlockGrid, whole
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
-from pipeline.maps.parts import PartStore, part_path, write_parts
+from pipeline.maps.parts import part_path, write_parts
+from pipeline.maps.store import PartStore
 
 
 def expected_of(layer: Layer, layers: list[Layer], blocks: BlockGrid, skip: tuple[int, ...] = ()) -> np.ndarray:

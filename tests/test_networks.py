@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from models.network import (
-    NETWORKS,
-    ModelError,
-    Network,
-    blank_tile,
-    build,
-    flop_per_pixel,
-    network_class,
-    parameters,
-)
+from models.cost import blank_tile, flop_per_pixel, parameters
+from models.network import ModelError, Network
+from models.table import NETWORKS, build, network_class
 from tests.oracles_convolutions import resnet_by_hand
 from tests.oracles_tiles import gradient_support, padded_window, seen_from, tiled_scores
 

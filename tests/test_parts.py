@@ -21,7 +21,8 @@ from odc.geo.geobox import GeoBox
 from pipeline.errors import RunError, StaleError
 from pipeline.grid import BlockGrid
 from pipeline.maps.layers import Layer
-from pipeline.maps.parts import PartRecord, PartStore, part_path, write_parts
+from pipeline.maps.parts import PartRecord, part_path, write_parts
+from pipeline.maps.store import PartStore
 
 KEY = {"model": "m1", "job": "j1", "imagery": "i1", "software": "s1"}
 

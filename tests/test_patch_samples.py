@@ -14,7 +14,8 @@ from conftest import write_job
 from test_run import cli
 from torch import nn
 
-from models.network import NETWORKS, Network, NetworkSettings, masked
+from models.network import Network, NetworkSettings, masked
+from models.table import NETWORKS
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TRAIN
 

@@ -15,7 +15,8 @@ from years import DATES, HELD, YEARS, dated, divided, lattice
 from pipeline.errors import LabelError
 from pipeline.grid import whole
 from pipeline.samples.features import open_labels
-from pipeline.samples.labels import IGNORE, VectorLabels
+from pipeline.samples.labels import IGNORE
+from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.units import together
 from pipeline.settings import LabelSettings
 

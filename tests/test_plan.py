@@ -18,15 +18,17 @@ from conftest import write_job, write_labels, write_scene
 from distributed import LocalCluster
 from test_run import cli, digests
 
-from models.network import Network, build
+from models.network import Network
 from models.settings import SaliencySettings
+from models.table import build
 from pipeline.crew import crew_of
 from pipeline.errors import RunError
 from pipeline.imagery.cube import Cube
 from pipeline.imagery.open import open_cube
 from pipeline.settings import ComputeSettings, ImagerySettings
+from workflows.choose import plan_of
 from workflows.explainers import planned
-from workflows.plan import Plan, plan_of
+from workflows.plan import Plan
 from workflows.settings import PredictSettings
 
 GIB = 1 << 30
@@ -38,7 +40,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 cores and 64 GiB, and a process that takes as much as one that has just begun."""
     monkeypatch.setattr("pipeline.crew.cores", lambda: 16)
     monkeypatch.setattr("pipeline.crew.memory_budget", lambda text: int(text) if text != "auto" else 64 * GIB)
-    monkeypatch.setattr("workflows.plan.resident", lambda: BASE)
+    monkeypatch.setattr("workflows.choose.resident", lambda: BASE)
 
 
 def cube_of(folder: Path, side: int) -> Cube:
@@ -188,8 +190,8 @@ def test_a_run_goes_on_with_the_blocks_it_began_with(
 
     compute = MapTask.compute
     monkeypatch.setattr(MapTask, "compute", lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
-    monkeypatch.setattr("workflows.plan._SIZES", (128,))
-    monkeypatch.setattr("workflows.plan._SMALL", ())
+    monkeypatch.setattr("workflows.choose._SIZES", (128,))
+    monkeypatch.setattr("workflows.choose._SMALL", ())
     assert cli("predict", trained / "job.yaml", "--set", "predict.retries=0") == 1
     monkeypatch.undo()
     (manifest,) = (trained / "out").rglob("manifest.jsonl")

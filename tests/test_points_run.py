@@ -22,7 +22,7 @@ from tests.explained import texts
 from tests.places import grid
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import load_job
+from workflows.load import load_job
 from workflows.points import explain_points
 from workflows.train import trained
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.bundle import Bundle
-from models.network import ModelError, build
+from models.network import ModelError
 from models.pretrained import load_pretrained
+from models.table import build
 from tests.test_bundle import bundle
 from tests.test_networks import made
 

@@ -18,17 +18,18 @@ from torch import nn
 
 from models.launching import _from_slurm
 from models.learning import LearningTask
-from models.network import NETWORKS, ModelError, build
+from models.network import ModelError
 from models.networks.coding import CodingNetwork
 from models.place import Place
 from models.reconstruction import ReconstructionTask
 from models.settings import TrainingSettings
+from models.table import NETWORKS, build
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.samples.chips import ChipStore
-from pipeline.samples.datamodule import _Order
 from pipeline.samples.folds import TRAIN, VAL
 from pipeline.samples.labels import IGNORE
+from pipeline.samples.order import Order
 
 torch.set_num_threads(1)
 
@@ -81,10 +82,10 @@ def test_every_sample_is_one_ranks_and_no_rank_misses_a_step(store: ChipStore, r
 
 
 def test_batches_that_are_divided_hold_the_same_samples_in_the_same_order() -> None:
-    one, parts = _Order(23, 6, 0, None), _Order(23, 6, 0, None, split=2)
+    one, parts = Order(23, 6, 0, None), Order(23, 6, 0, None, split=2)
     assert len(parts) == 2 * len(one)
     assert [i for draw in parts for i in draw.places] == [i for draw in one for i in draw.places]
-    rest = _Order(23, 6, 0, None, skipped=2)
+    rest = Order(23, 6, 0, None, skipped=2)
     assert [*list(one)[2:], *one] == [*rest, *rest]
 
 

@@ -16,7 +16,7 @@ import shapely
 from conftest import write_chips, write_labels, write_plots, write_scene, write_season
 from test_run import cli
 
-from workflows.job import load_job
+from workflows.load import load_job
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "workflows" / "examples").glob("*.yaml"))

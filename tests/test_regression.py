@@ -25,9 +25,9 @@ from models.bundle import Bundle
 from models.inference import prepare, scores
 from models.losses import LOSSES as OF_CLASSES
 from models.losses import REGRESSION_LOSSES
-from models.network import build
 from models.regression import RegressionTask
 from models.settings import LossSettings, TrainingSettings
+from models.table import build
 from pipeline.errors import LabelError
 from pipeline.grid import whole
 from pipeline.samples.features import open_labels

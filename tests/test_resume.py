@@ -15,8 +15,9 @@ from test_datamodule import module, store_of
 from torch import nn
 
 from models.keeper import WholeCheckpointIO
-from models.network import ModelError, build
+from models.network import ModelError
 from models.settings import TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.training import FitResult, fit
 from pipeline.samples.chips import ChipStore

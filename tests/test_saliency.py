@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from models.inference import prepare, scores
-from models.network import build
 from models.saliency.gradients import gradient
 from models.saliency.reduce import dominant, reduce
 from models.saliency.target import Target
+from models.table import build
 from tests.explained import Kernel, Sums, everywhere, explainer, scene, tiled, whole
 from tests.test_networks import made
 

@@ -12,7 +12,7 @@ from tests.explained import METHODS, explainer
 from tests.test_bundle import bundle
 from tests.test_networks import made
 from workflows.explainers import check_names, explainers_of, layer_name, target_of
-from workflows.job import make_job
+from workflows.load import make_job
 
 
 def model():

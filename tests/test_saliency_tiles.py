@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models.inference import _LiveBytes, prepare
-from models.network import NETWORKS
 from models.saliency.noise import noise
+from models.table import NETWORKS
 from tests.explained import METHODS, everywhere, explainer, scene, tiled, whole
 from tests.test_networks import made
 

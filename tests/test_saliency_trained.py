@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 from torch.nn import functional as F
 
 from models.inference import prepare, scores
-from models.network import build
 from models.saliency.reduce import dominant, reduce
+from models.table import build
 from tests.explained import METHODS, everywhere, explainer
 
 torch.set_num_threads(1)

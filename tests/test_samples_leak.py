@@ -15,6 +15,7 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.features import open_labels
 from pipeline.samples.folds import TEST, TRAIN, VAL, make_folds
+from pipeline.samples.pixels import labelled, moments_of, places_of
 from pipeline.settings import ComputeSettings, FoldSettings, ImagerySettings, LabelSettings
 
 
@@ -42,7 +43,7 @@ def test_roles_are_further_apart_than_the_halo(scene: Path, size: int, folds: di
     halo = 7
     store = cut(scene, size, halo, folds)
     for r in range(store.rounds):
-        train, val, test = (store.places(r, role) for role in (TRAIN, VAL, TEST))
+        train, val, test = (places_of(store, r, role) for role in (TRAIN, VAL, TEST))
         assert len(train.rows)
         assert len(val.rows)
         assert len(test.rows)
@@ -53,8 +54,8 @@ def test_roles_are_further_apart_than_the_halo(scene: Path, size: int, folds: di
 
 def test_every_label_is_tested_once(scene: Path) -> None:
     store = cut(scene, 16, 3, {"k": 4})
-    tested = np.concatenate([np.stack([p.rows, p.columns]) for r in range(4) for p in [store.places(r, TEST)]], 1)
-    every = store.places(ALL, TRAIN)
+    tested = np.concatenate([np.stack([p.rows, p.columns]) for r in range(4) for p in [places_of(store, r, TEST)]], 1)
+    every = places_of(store, ALL, TRAIN)
     assert sorted(zip(*tested.tolist(), strict=True)) == sorted(
         zip(every.rows.tolist(), every.columns.tolist(), strict=True)
     )
@@ -63,19 +64,19 @@ def test_every_label_is_tested_once(scene: Path) -> None:
 def test_chips_of_one_pixel_and_of_many_hold_the_same_labels(scene: Path) -> None:
     one, many = (cut(scene, size, 3, {"k": 0}) for size in (1, 24))
     for role in (TRAIN, VAL, TEST):
-        a, b = one.places(0, role), many.places(0, role)
+        a, b = places_of(one, 0, role), places_of(many, 0, role)
         assert sorted(zip(a.rows.tolist(), a.columns.tolist(), a.target.tolist(), strict=True)) == sorted(
             zip(b.rows.tolist(), b.columns.tolist(), b.target.tolist(), strict=True)
         )
         np.testing.assert_array_equal(one.counts(0, role), many.counts(0, role))
-    x, y = one.moments(0), many.moments(0)
+    x, y = moments_of(one, 0), moments_of(many, 0)
     np.testing.assert_allclose(x.mean, y.mean)
     np.testing.assert_allclose(x.m2, y.m2)
 
 
 def test_statistics_come_from_the_training_fold_only(scene: Path) -> None:
     store = cut(scene, 16, 3, {"k": 0})
-    values, _ = store.labelled(0, TRAIN, store.indices(0, TRAIN))
-    moments = store.moments(0)
+    values, _ = labelled(store, 0, TRAIN, store.indices(0, TRAIN))
+    moments = moments_of(store, 0)
     np.testing.assert_allclose(moments.mean, values[:, 0].astype(np.float64).mean(0))
     np.testing.assert_allclose(moments.m2 / moments.count, values[:, 0].astype(np.float64).var(0))

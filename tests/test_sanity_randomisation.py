@@ -11,9 +11,9 @@ from scipy.stats import spearmanr
 from subjects import Edges, linear, subject, windows
 from test_networks import TEMPORAL, VARIANTS, made
 
-from models.network import build
 from models.saliency.randomise import anew, layers, replace
 from models.saliency.ranks import spearman
+from models.table import build
 from workflows import randomisation
 from workflows.randomisation import effort, randomised
 from workflows.soundness import of_randomisation

@@ -15,7 +15,7 @@ from workflows import randomisation
 from workflows.console import Console
 from workflows.context import Context
 from workflows.explain import explain
-from workflows.job import load_job, make_job
+from workflows.load import load_job, make_job
 from workflows.sanity import sanity, shown
 from workflows.train import train
 

@@ -11,11 +11,12 @@ from conftest import write_scene, write_season
 from test_run import cli
 
 from pipeline.samples.folds import TRAIN
+from pipeline.samples.pixels import labelled
 from pipeline.samples.series import open_series
 from pipeline.samples.standalone import divide_samples, store_samples
 from pipeline.settings import FoldSettings, LabelSettings
-from workflows.charts import season_charts
 from workflows.seasons import seasons_of
+from workflows.timecharts import season_charts
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_seasons_are_the_quartiles_of_what_trains(tmp_path: Path) -> None:
     seasons = seasons_of(store)
     assert seasons is not None
     assert seasons.days.tolist() == [0, 8, 19]
-    values, target = store.labelled(0, TRAIN, store.indices(0, TRAIN))
+    values, target = labelled(store, 0, TRAIN, store.indices(0, TRAIN))
     for k in (0, 1):
         expected = np.nanpercentile(values[target == k], (25, 50, 75), axis=0)
         np.testing.assert_allclose(np.stack([seasons.low[k], seasons.middle[k], seasons.high[k]]), expected, rtol=1e-6)

@@ -9,8 +9,9 @@ from sklearn.decomposition import PCA
 
 from models.bundle import Bundle
 from models.inference import prepare, scores
-from models.network import ModelError, build
+from models.network import ModelError
 from models.saliency.gradients import gradient
+from models.table import build
 from tests.oracles_convolutions import spectral_by_hand
 from tests.test_bundle import bundle
 from tests.test_networks import made

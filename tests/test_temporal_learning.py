@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.network import build
+from models.table import build
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ import torch
 
 from models.bundle import Bundle
 from models.inference import prepare, scores
-from models.network import NETWORKS, build, network_class
 from models.saliency.gradients import gradient
+from models.table import NETWORKS, build, network_class
 from tests.scenes import irregular
 from tests.test_bundle import bundle
 from tests.test_networks import TEMPORAL, VARIANTS, made

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.network import ModelError, build
+from models.network import ModelError
+from models.table import build
 from tests.oracles_series import (
     convlstm_by_hand,
     light_attention_by_hand,

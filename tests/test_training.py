@@ -12,9 +12,10 @@ import torch
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
-from models.network import ModelError, build
+from models.network import ModelError
 from models.optimisers import optimizer
 from models.settings import LossSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
+from models.table import build
 from tests.test_training_resume import OPTIMISERS
 from tests.toys import Toy, train, weights
 

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from models.network import ModelError, build
+from models.network import ModelError
 from models.settings import TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.trials import learns_one_batch, steepest
 from tests.toys import Toy, train, weights

@@ -19,13 +19,13 @@ from test_cli import said
 from test_run import cli
 
 import workflows.trial
-from models.network import NETWORKS
+from models.table import NETWORKS
 from pipeline.errors import JobError
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import load_job
+from workflows.load import load_job
 from workflows.space import Choices, Range, check_space, default_space, search_space
 from workflows.trial import Asked, Outcome, TrialTask, open_study
 from workflows.tuned import Tried, advice

@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from models.network import build
 from models.settings import TrainingSettings
+from models.table import build
 from models.tasks import ClassificationTask
 from models.training import fit
 

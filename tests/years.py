@@ -12,7 +12,7 @@ from places import frame, opened, square
 
 from pipeline.imagery.dates import Period
 from pipeline.samples.folds import Folds, make_folds
-from pipeline.samples.labels import VectorLabels
+from pipeline.samples.shapes import VectorLabels
 from pipeline.settings import FoldSettings
 
 YEARS = tuple(Period(datetime.date(y, 9, 1), datetime.date(y + 1, 8, 31)) for y in (2019, 2020, 2021))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from pipeline.imagery.cube import Cube
-    from pipeline.samples.chips import ChipStore, Places
+    from pipeline.samples.chips import ChipStore
+    from pipeline.samples.pixels import Places
 
 Array = np.ndarray[Any, Any]
 
@@ -111,7 +112,10 @@ def assess(
     BlocksFailedError
         If a block failed after its retries.
     """
-    where = store.places(round_, role)
+    # Workers, which load this file too, have no need of it.
+    from pipeline.samples.pixels import places_of
+
+    where = places_of(store, round_, role)
     if most is not None and len(where.target) > most:
         where = where.at(np.sort(np.random.default_rng(0).choice(len(where.target), most, replace=False)))
     elif store.standalone or (bundle.task["name"] in LABELLED and bundle.network.pixelwise and store.size == 1):

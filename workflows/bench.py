@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.network import NETWORKS
+from models.table import NETWORKS
 from pipeline.cluster import workers_kept
 from pipeline.errors import RequestError, nearest
 from workflows.contest import contest

@@ -20,7 +20,8 @@ from workflows.outlay import spoken_costs
 
 if TYPE_CHECKING:
     from pipeline.grid import BlockGrid
-    from pipeline.maps.parts import PartRecord, PartStore
+    from pipeline.maps.parts import PartRecord
+    from pipeline.maps.store import PartStore
     from workflows.console import Console
     from workflows.explanations import Explanation
     from workflows.plan import Plan

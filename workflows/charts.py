@@ -1,44 +1,18 @@
-"""Charts as inline SVG: they take the page's text colour, so they read on a light page, a dark one and on paper."""
+"""Charts of trainings, of networks compared, and of how far a map and its explanations can be trusted."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from workflows.drawing import BLUE, INK, ORANGE, chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Stands for the page's own text colour until the SVG is written.
-_INK = "#010203"
-_BLUE, _ORANGE = "#3d85c6", "#e0812f"
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "landweave",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.linewidth": 0.7,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
 
 Histories = Sequence[Sequence[Mapping[str, Any]]]
 
@@ -46,13 +20,13 @@ Histories = Sequence[Sequence[Mapping[str, Any]]]
 def loss_chart(histories: Histories) -> Markup | None:
     """Return the loss of training and validation by epoch, the lowest validation loss marked; None without figures."""
     return _curves(
-        histories, {"train_loss": ("training", _BLUE, "--"), "val_loss": ("validation", _ORANGE, "-")}, "loss", min
+        histories, {"train_loss": ("training", BLUE, "--"), "val_loss": ("validation", ORANGE, "-")}, "loss", min
     )
 
 
 def score_chart(histories: Histories) -> Markup | None:
     """Return the macro-F1 on the validation fold by epoch; None without figures."""
-    return _curves(histories, {"val_macro_f1": ("validation", _ORANGE, "-")}, "macro-F1", None)
+    return _curves(histories, {"val_macro_f1": ("validation", ORANGE, "-")}, "macro-F1", None)
 
 
 def rate_chart(tests: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -62,8 +36,8 @@ def rate_chart(tests: Sequence[Mapping[str, Any]]) -> Markup | None:
 
     def draw(axes: Axes) -> None:
         for i, test in enumerate(tests):
-            axes.plot(test["lr"], test["loss"], color=_BLUE, lw=1.6 if len(tests) == 1 else 0.9)
-            axes.axvline(test["suggestion"], color=_ORANGE, lw=1.0, ls="--", label="taken" if i == 0 else None)
+            axes.plot(test["lr"], test["loss"], color=BLUE, lw=1.6 if len(tests) == 1 else 0.9)
+            axes.axvline(test["suggestion"], color=ORANGE, lw=1.0, ls="--", label="taken" if i == 0 else None)
         # Where the rate is too high the loss has no bound: what is worth seeing lies below its start.
         low = min(min(t["loss"]) for t in tests)
         high = max(t["loss"][0] for t in tests)
@@ -73,10 +47,10 @@ def rate_chart(tests: Sequence[Mapping[str, Any]]) -> Markup | None:
             ylabel="loss",
             ylim=(low - 0.1 * (high - low), high + 0.5 * (high - low)),
         )
-        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.grid(axis="y", color=INK, alpha=0.12, lw=0.6)
         axes.legend()
 
-    return _svg(draw, "Learning-rate range test: loss by learning rate")
+    return chart(draw, "Learning-rate range test: loss by learning rate")
 
 
 def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
@@ -84,13 +58,13 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
 
     def draw(axes: Axes) -> None:
         most = max(b["n"] for b in bins)
-        axes.plot([0, 1], [0, 1], color=_INK, lw=0.8, ls=":", label="as sure as right")
-        axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], color=_BLUE, lw=1.2)
+        axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":", label="as sure as right")
+        axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], color=BLUE, lw=1.2)
         axes.scatter(
             [b["confidence"] for b in bins],
             [b["accuracy"] for b in bins],
             s=[12 + 110 * b["n"] / most for b in bins],
-            color=_BLUE,
+            color=BLUE,
             alpha=0.75,
             linewidths=0,
             label="pixels of the test fold",
@@ -98,7 +72,7 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
         axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.03), ylim=(0, 1.03))
         axes.legend(loc="upper left")
 
-    return _svg(draw, "Reliability: share of pixels that are right, by confidence of the map")
+    return chart(draw, "Reliability: share of pixels that are right, by confidence of the map")
 
 
 def agreement_chart(pairs: Sequence[Sequence[float]], quantity: str, unit: str) -> Markup:
@@ -107,84 +81,13 @@ def agreement_chart(pairs: Sequence[Sequence[float]], quantity: str, unit: str) 
     def draw(axes: Axes) -> None:
         truth, found = (np.array(v) for v in zip(*pairs, strict=True))
         ends = [min(truth.min(), found.min()), max(truth.max(), found.max())]
-        axes.plot(ends, ends, color=_INK, lw=0.8, ls=":", label="estimated as stated")
-        axes.scatter(truth, found, s=5, color=_BLUE, alpha=0.35, linewidths=0)
+        axes.plot(ends, ends, color=INK, lw=0.8, ls=":", label="estimated as stated")
+        axes.scatter(truth, found, s=5, color=BLUE, alpha=0.35, linewidths=0)
         of = f"{quantity}{f' ({unit})' if unit else ''}"
         axes.set(xlabel=f"stated {of}", ylabel=f"estimated {of}")
         axes.legend(loc="upper left")
 
-    return _svg(draw, f"Estimated {quantity} by stated {quantity}, of pixels of the test fold")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Seasons:
-    """What labelled pixels look like over time.
-
-    Attributes
-    ----------
-    days : (T,) float
-        Day of each date, from the first of the period.
-    bands : sequence of str
-        Names of the C bands.
-    colors : sequence of str
-        Colours of the K classes.
-    low, middle, high : (K, T, C) float
-        Quartiles of the labelled pixels of a class; NaN where there is none.
-    """
-
-    days: np.ndarray[Any, Any]
-    bands: Sequence[str]
-    colors: Sequence[str]
-    low: np.ndarray[Any, Any]
-    middle: np.ndarray[Any, Any]
-    high: np.ndarray[Any, Any]
-
-
-def season_charts(seasons: Seasons) -> list[Markup]:
-    """Return a chart per band: the median of each class over time, with the range of its middle half. The page has the legend."""
-    return [_season(seasons, c) for c in range(len(seasons.bands))]
-
-
-def _season(seasons: Seasons, c: int) -> Markup:
-    lines = [
-        TimeLine(
-            color=color,
-            days=seasons.days,
-            middle=seasons.middle[k, :, c],
-            low=seasons.low[k, :, c],
-            high=seasons.high[k, :, c],
-        )
-        for k, color in enumerate(seasons.colors)
-    ]
-    of = f"{seasons.bands[c]} over time: median and middle half of the labelled pixels of each class"
-    return time_chart(lines, seasons.bands[c], of)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TimeLine:
-    """A line over the days of a period, with a range around it; NaN where there is nothing."""
-
-    color: str
-    days: Sequence[float] | np.ndarray[Any, Any]
-    middle: Sequence[float] | np.ndarray[Any, Any]
-    low: Sequence[float] | np.ndarray[Any, Any]
-    high: Sequence[float] | np.ndarray[Any, Any]
-
-
-def time_chart(lines: Sequence[TimeLine], what: str, alt: str, limits: tuple[float, float] | None = None) -> Markup:
-    """Return lines over the days of a period, each with its range; ``limits`` are those of the y axis."""
-
-    def draw(axes: Axes) -> None:
-        for line in lines:
-            axes.fill_between(line.days, line.low, line.high, color=line.color, alpha=0.13, linewidth=0)
-            axes.plot(line.days, line.middle, color=line.color, lw=1.5)
-        axes.set(xlabel="days since the start of the period", ylabel=what)
-        axes.margins(x=0.02)
-        if limits is not None:
-            axes.set_ylim(*limits)
-        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
-
-    return _svg(draw, alt)
+    return chart(draw, f"Estimated {quantity} by stated {quantity}, of pixels of the test fold")
 
 
 def search_chart(
@@ -202,20 +105,20 @@ def search_chart(
             [i for i, _ in done],
             better.accumulate([v for _, v in done]),
             where="post",
-            color=_BLUE,
+            color=BLUE,
             lw=1.4,
             label="best",
         )
-        axes.plot([i for i, _ in done], [v for _, v in done], "o", color=_BLUE, ms=4, alpha=0.8, label="trial")
+        axes.plot([i for i, _ in done], [v for _, v in done], "o", color=BLUE, ms=4, alpha=0.8, label="trial")
         up = [(i, v) for i, state, v in told if state == "pruned"]
         if up:
-            axes.plot(*zip(*up, strict=True), "o", mfc="none", mec=_ORANGE, ms=4, label="given up early")
+            axes.plot(*zip(*up, strict=True), "o", mfc="none", mec=ORANGE, ms=4, label="given up early")
         if done[0][0] == 0:
-            axes.axhline(done[0][1], color=_INK, lw=0.8, ls=":", label="the job as it stands")
+            axes.axhline(done[0][1], color=INK, lw=0.8, ls=":", label="the job as it stands")
         axes.set(xlabel="trial", ylabel=f"{figure} on the validation fold")
         axes.legend()
 
-    return _svg(draw, f"{figure} of each trial, and the best so far")
+    return chart(draw, f"{figure} of each trial, and the best so far")
 
 
 def importance_chart(shares: Mapping[str, float]) -> Markup:
@@ -223,10 +126,10 @@ def importance_chart(shares: Mapping[str, float]) -> Markup:
 
     def draw(axes: Axes) -> None:
         names = sorted(shares, key=lambda n: shares[n])
-        axes.barh(names, [shares[n] for n in names], color=_BLUE, alpha=0.85, height=0.6)
+        axes.barh(names, [shares[n] for n in names], color=BLUE, alpha=0.85, height=0.6)
         axes.set(xlabel="share of the variation explained", xlim=(0, 1))
 
-    return _svg(draw, "How much of the variation between trials each setting explains")
+    return chart(draw, "How much of the variation between trials each setting explains")
 
 
 def spread_chart(runs: Mapping[str, Sequence[float]], figure: str) -> Markup:
@@ -234,13 +137,13 @@ def spread_chart(runs: Mapping[str, Sequence[float]], figure: str) -> Markup:
 
     def draw(axes: Axes) -> None:
         for place, values in enumerate(runs.values()):
-            axes.plot(values, [place] * len(values), "o", color=_BLUE, ms=5, alpha=0.7, mew=0)
-            axes.plot([float(np.mean(values))] * 2, [place - 0.28, place + 0.28], color=_ORANGE, lw=2)
+            axes.plot(values, [place] * len(values), "o", color=BLUE, ms=5, alpha=0.7, mew=0)
+            axes.plot([float(np.mean(values))] * 2, [place - 0.28, place + 0.28], color=ORANGE, lw=2)
         axes.set_yticks(range(len(runs)), list(runs))
         axes.set(xlabel=f"{figure} on the test fold", ylim=(len(runs) - 0.5, -0.5))
-        axes.grid(axis="x", color=_INK, alpha=0.12, lw=0.6)
+        axes.grid(axis="x", color=INK, alpha=0.12, lw=0.6)
 
-    return _svg(draw, f"{figure} of each network: every training and their mean")
+    return chart(draw, f"{figure} of each network: every training and their mean")
 
 
 def randomisation_chart(layers: Sequence[Mapping[str, Any]], limit: float) -> Markup:
@@ -251,19 +154,19 @@ def randomisation_chart(layers: Sequence[Mapping[str, Any]], limit: float) -> Ma
         # Nothing is drawn anew at first: there it is itself.
         places, values = [0, *(i for i, _ in told)], [1.0, *(v["correlation"] for _, v in told)]
         errors = [0.0, *(2 * v["standard_error"] for _, v in told)]
-        axes.axhspan(-limit, limit, color=_INK, alpha=0.08, lw=0, label=f"below {limit:g}")
-        axes.errorbar(places, values, errors, color=_BLUE, lw=1.6, capsize=2, marker="o", ms=4, label="attribution")
+        axes.axhspan(-limit, limit, color=INK, alpha=0.08, lw=0, label=f"below {limit:g}")
+        axes.errorbar(places, values, errors, color=BLUE, lw=1.6, capsize=2, marker="o", ms=4, label="attribution")
         sizes = [(i, v["sizes"]) for i, v in enumerate(layers, 1) if v["sizes"] is not None]
         axes.plot(
-            [0, *(i for i, _ in sizes)], [1.0, *(v for _, v in sizes)], "--", color=_ORANGE, lw=1.2, label="its size"
+            [0, *(i for i, _ in sizes)], [1.0, *(v for _, v in sizes)], "--", color=ORANGE, lw=1.2, label="its size"
         )
         names = ["none", *(v["layer"] for v in layers)]
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
         axes.set(xlabel="drawn anew up to", ylabel="rank correlation")
-        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.grid(axis="y", color=INK, alpha=0.12, lw=0.6)
         axes.legend()
 
-    return _svg(draw, "What is left of the explanation as layers are drawn anew, from the scores to the inputs")
+    return chart(draw, "What is left of the explanation as layers are drawn anew, from the scores to the inputs")
 
 
 def removal_chart(figures: Mapping[str, Any], quantity: str) -> Markup:
@@ -271,15 +174,15 @@ def removal_chart(figures: Mapping[str, Any], quantity: str) -> Markup:
 
     def draw(axes: Axes) -> None:
         shares, random = figures["shares"], figures["random"]
-        axes.plot(shares, figures["deletion"], color=_BLUE, lw=1.6, label="taken away")
-        axes.plot(shares, random, "--", color=_BLUE, lw=1.0, label="taken away at random")
-        axes.plot(shares, figures["insertion"], color=_ORANGE, lw=1.6, label="put back")
-        axes.plot(shares, random[::-1], "--", color=_ORANGE, lw=1.0, label="put back at random")
+        axes.plot(shares, figures["deletion"], color=BLUE, lw=1.6, label="taken away")
+        axes.plot(shares, random, "--", color=BLUE, lw=1.0, label="taken away at random")
+        axes.plot(shares, figures["insertion"], color=ORANGE, lw=1.6, label="put back")
+        axes.plot(shares, random[::-1], "--", color=ORANGE, lw=1.0, label="put back at random")
         axes.set(xlabel="share of the parts, the most important first", ylabel=quantity, xlim=(0, 1))
-        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.grid(axis="y", color=INK, alpha=0.12, lw=0.6)
         axes.legend()
 
-    return _svg(draw, f"Deletion and insertion: {quantity} by the share of parts taken away, or put back")
+    return chart(draw, f"Deletion and insertion: {quantity} by the share of parts taken away, or put back")
 
 
 def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], what: str, best: Any) -> Markup | None:
@@ -302,41 +205,14 @@ def _curves(histories: Histories, lines: Mapping[str, tuple[str, str, str]], wha
                     axes.plot(*at, "o", color=color, ms=4.5, label="lowest" if i == 0 else None)
         axes.set(xlabel="epoch", ylabel=what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", color=_INK, alpha=0.12, lw=0.6)
+        axes.grid(axis="y", color=INK, alpha=0.12, lw=0.6)
         axes.margins(x=0.02)
         if len(lines) > 1:
             axes.legend()
 
-    return _svg(draw, f"Learning curves: {what} by epoch")
+    return chart(draw, f"Learning curves: {what} by epoch")
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
     found = ((i, row.get(key)) for i, row in enumerate(history, 1))
     return [(i, float(v)) for i, v in found if v is not None and math.isfinite(v)]
-
-
-def _svg(draw: Any, alt: str) -> Markup:
-    return drawing(lambda figure: draw(figure.add_subplot()), alt)
-
-
-def drawing(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] = (4.5, 3.0)) -> Markup:
-    """Return what ``draw`` puts on a figure of ``size`` inches, as inline SVG; the usual text colour becomes the page's."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    # Names are the user's; what the font lacks here, the page's has.
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    # Identifiers of groups repeat from chart to chart; nothing refers to them.
-    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
-    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
-    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[\d.]+pt"', r"\1", text)
-    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))  # noqa: S704 - our own SVG

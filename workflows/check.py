@@ -6,15 +6,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.network import EncodingNetwork, flop_per_pixel, parameters
+from models.cost import flop_per_pixel, parameters
+from models.network import EncodingNetwork
 from pipeline.grid import Window, crs_name, whole
 from pipeline.samples.folds import TEST
+from workflows.choose import plan_of
 from workflows.console import quantity
 from workflows.explainers import planned
 from workflows.explanations import explanations_of
 from workflows.fitting import begin_with, imagery_facts
 from workflows.outlay import spoken_costs
-from workflows.plan import plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

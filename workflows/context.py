@@ -235,7 +235,7 @@ class Context:
         RequestError
             If it looks further around a pixel than samples that stand by themselves reach.
         """
-        from models.network import build
+        from models.table import build
 
         samples, job = self.samples, self.job
         if samples is not None:

@@ -13,8 +13,8 @@ from pipeline.maps.accuracy import Accuracy, confusion
 from pipeline.samples.legend import Legend
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import load_job
 from workflows.jobtext import commented
+from workflows.load import load_job
 from workflows.quicklook import quicklook, terminal_picture
 from workflows.run import run
 from workflows.scene import make_scene

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.cost import blank_tile, parameters
 from models.forest import Forest
 from models.inference import scores
-from models.network import blank_tile, parameters
 from pipeline.cluster import dask_client
 from pipeline.files import whole_file
 from pipeline.grid import Window, round_up
 from pipeline.samples.folds import TEST, TRAIN
+from pipeline.samples.pixels import pixels_of, places_of
 from workflows.assess import assess
 from workflows.evaluate import FOREST_PIXELS
 from workflows.keys import key_prepare
@@ -29,7 +30,8 @@ from workflows.variant import changed, variant
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
-    from pipeline.samples.chips import ChipStore, Places
+    from pipeline.samples.chips import ChipStore
+    from pipeline.samples.pixels import Places
     from workflows.context import Context
 
 Array = np.ndarray[Any, Any]
@@ -115,11 +117,11 @@ def forest_entrant(base: Context, store: ChipStore, seed: int, folder: Path) -> 
     def measure() -> tuple[Places, Array, dict[str, Any]]:
         seconds, predicted = 0.0, []
         for i in range(len(base.folds.rounds)):
-            x, y = store.pixels(i, TRAIN, FOREST_PIXELS)
+            x, y = pixels_of(store, i, TRAIN, FOREST_PIXELS)
             start = time.monotonic()
             forest = Forest(seed=seed, jobs=1).fit(x, y)
             seconds += time.monotonic() - start
-            predicted.append(forest.predict(store.pixels(i, TEST, None)[0]))
+            predicted.append(forest.predict(pixels_of(store, i, TEST, None)[0]))
         # Speed depends on the trees, not on what they are shown: any pixels will do.
         block = np.resize(x, (_SIDE**2, x.shape[1]))
         facts = {
@@ -129,7 +131,7 @@ def forest_entrant(base: Context, store: ChipStore, seed: int, folder: Path) -> 
             "size": len(pickle.dumps(forest)),
         }
         rounds = range(len(base.folds.rounds))
-        return _joined([store.places(i, TEST) for i in rounds]), np.concatenate(predicted), facts
+        return _joined([places_of(store, i, TEST) for i in rounds]), np.concatenate(predicted), facts
 
     key = key_prepare(base) | {"seed": seed}
     return _kept(Output(folder / f"seed-{seed}"), FOREST, seed, key, measure)

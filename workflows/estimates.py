@@ -12,6 +12,7 @@ from pipeline.cluster import dask_client
 from pipeline.files import write_json
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN
+from pipeline.samples.pixels import numbers_of, pixels_of
 from workflows.assess import assess
 from workflows.charts import agreement_chart
 from workflows.evaluate import FOREST_PIXELS, measured
@@ -42,7 +43,7 @@ def evaluate_regression(context: Context) -> dict[str, Any]:
             product = product_of(own)
             assert isinstance(product, Value)
             found.append(product.real(assess(own, folder, store, i, TEST, context.imaged, client).scores[:, 0]))
-            stated.append(store.numbers(i, TEST))
+            stated.append(numbers_of(store, i, TEST))
             beside.append(_forest(context, store, i))
     truth, network, forest = (np.concatenate(v).astype(np.float64) for v in (stated, found, beside))
     inputs = bundle.network.dates * bundle.network.bands
@@ -159,13 +160,13 @@ def shown(figures: dict[str, Any], layers: dict[str, Path]) -> tuple[dict[str, A
 
 
 def _forest(context: Context, store: ChipStore, round_: int) -> Array:
-    values, _ = store.pixels(round_, TRAIN, None)
-    numbers = store.numbers(round_, TRAIN)
+    values, _ = pixels_of(store, round_, TRAIN, None)
+    numbers = numbers_of(store, round_, TRAIN)
     if len(numbers) > FOREST_PIXELS:
         drawn = np.random.default_rng(0).choice(len(numbers), FOREST_PIXELS, replace=False)
         values, numbers = values[drawn], numbers[drawn]
     model = ForestRegressor(seed=context.job.training.seed).fit(values, numbers)
-    return model.predict(store.pixels(round_, TEST, None)[0])
+    return model.predict(pixels_of(store, round_, TEST, None)[0])
 
 
 def _pairs(truth: Array, found: Array) -> list[list[float]]:

@@ -19,6 +19,7 @@ from pipeline.maps.areas import AreaRow, areas, count_areas
 from pipeline.maps.change import Change, change
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.folds import TEST, TRAIN
+from pipeline.samples.pixels import pixels_of
 from workflows.assess import Assessed, assess, probabilities
 from workflows.tables import write_areas_csv, write_changes_csv
 from workflows.train import round_bundle, trained
@@ -142,9 +143,9 @@ def _round(context: Context, store: ChipStore, i: int, client: Client) -> tuple[
     bundle, folder = round_bundle(context, i)
     assessed = assess(bundle, folder, store, i, TEST, context.imaged, client)
     mine = confusion(assessed.places.target, assessed.scores.argmax(1), classes)
-    x, y = store.pixels(i, TRAIN, FOREST_PIXELS)
+    x, y = pixels_of(store, i, TRAIN, FOREST_PIXELS)
     forest = Forest(seed=context.job.training.seed).fit(x, y)
-    x, y = store.pixels(i, TEST, None)
+    x, y = pixels_of(store, i, TEST, None)
     return mine, confusion(y, forest.predict(x), classes), assessed
 
 

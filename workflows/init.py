@@ -15,8 +15,9 @@ from pipeline.imagery.dates import date_in
 from pipeline.imagery.paths import expand, stem, virtual
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import Job, make_job
+from workflows.job import Job
 from workflows.jobtext import commented
+from workflows.load import make_job
 
 # How dates stand in the names of files, the likeliest first.
 _PATTERNS = ("%Y%m%d", "%Y-%m-%d", "%Y_%m_%d", "%Y%j")

@@ -21,7 +21,7 @@ _WIDTH = 110
 
 def schema() -> str:
     """Return the JSON schema of the job file, the settings of every network included."""
-    from models.network import NETWORKS, network_class
+    from models.table import NETWORKS, network_class
 
     document = Job.model_json_schema(by_alias=True)
     document["title"] = "landweave job"
@@ -45,7 +45,7 @@ def commented(values: dict[str, Any]) -> str:
     values : dict
         The part of the job that is to be set, as plain values.
     """
-    from models.network import network_class
+    from models.table import network_class
 
     lines = ["# landweave job. Uncomment what you want to change: the values shown are the defaults.", ""]
     name = values.get("model", {}).get("name", "unet")
@@ -115,7 +115,7 @@ def _flow(value: Any) -> str:
 
 def reference() -> str:
     """Return the job file's reference in Markdown: every key, its type, its default and what it means."""
-    from models.network import NETWORKS, network_class
+    from models.table import NETWORKS, network_class
 
     lines = [
         "# The job file",

@@ -26,6 +26,7 @@ from pipeline.imagery.statistics import Statistics
 from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.datamodule import ChipDataModule
 from pipeline.samples.folds import TRAIN
+from pipeline.samples.pixels import covariance_of, moments_of, numbers_of
 from workflows.console import duration, quantity
 from workflows.curves import judge
 from workflows.fitting import begin_with, imagery_facts
@@ -94,7 +95,7 @@ def learn(
     torch.manual_seed(context.job.training.seed)
     settings = _settings(context, epochs)
     network, before = context.network(), context.pretrained
-    bands = Statistics.from_moments(store.moments(round_))
+    bands = Statistics.from_moments(moments_of(store, round_))
     initialise(network, settings.initialisation)
     if before is not None:
         facts = imagery_facts(context.cube) if context.samples is None else context.samples.scaling
@@ -102,7 +103,7 @@ def learn(
         # What has been learnt belongs to values normalised as they were then.
         bands = Statistics(mean=np.asarray(before.mean, np.float32), std=np.asarray(before.std, np.float32))
     if network.components:
-        network.project(torch.from_numpy(store.covariance(round_, bands)))
+        network.project(torch.from_numpy(covariance_of(store, round_, bands)))
     _check_augmentation(settings, network, single_date=store.time.shape[1] == 1)
     data = ChipDataModule(
         store.path,
@@ -178,7 +179,7 @@ def _task(
 
 def _numbers(store: ChipStore, round_: int | str) -> tuple[float, float]:
     """Return mean and standard deviation of the numbers that train; a deviation of one where all are the same."""
-    numbers = store.numbers(round_, TRAIN)
+    numbers = numbers_of(store, round_, TRAIN)
     return float(numbers.mean()), float(numbers.std()) or 1.0
 
 

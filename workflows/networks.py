@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from models.network import NETWORKS, build, flop_per_pixel, network_class, parameters
+from models.cost import flop_per_pixel, parameters
+from models.table import NETWORKS, build, network_class
 from workflows.console import Console, quantity
 
 # The cost depends on the imagery. A single scene of Sentinel-2's ten bands, or a season of them for networks that are made

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from models.cost import blank_tile
 from models.inference import prepare, scores
-from models.network import blank_tile
 from models.saliency.gradients import gradient
 from models.saliency.methods import BY_GRADIENT
 from pipeline.grid import BlockGrid, Window, round_up, window_geobox

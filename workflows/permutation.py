@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.network import flop_per_pixel
+from models.cost import flop_per_pixel
 from pipeline.maps.accuracy import Accuracy, confusion
 from workflows.answers import answers, batches, own_scores, replaced
 from workflows.windows import window_side

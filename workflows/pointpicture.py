@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from workflows.charts import drawing
+from workflows.drawing import drawing
 from workflows.pointcharts import bars, date_bars, series_lines, spoken, tells_places
 
 if TYPE_CHECKING:

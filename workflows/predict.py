@@ -13,7 +13,7 @@ from pipeline.engine import release_memory
 from pipeline.maps.catalog import write_item
 from pipeline.maps.layers import Layer
 from pipeline.maps.mosaic import mosaic
-from pipeline.maps.parts import PartStore
+from pipeline.maps.store import PartStore
 from workflows.blocks import run_blocks
 from workflows.gate import settle, stored
 from workflows.keys import run_id

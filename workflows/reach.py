@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def pixel_networks() -> list[str]:
     """Return the names of the networks that look at one pixel at a time."""
-    from models.network import NETWORKS, PixelNetwork, network_class
+    from models.network import PixelNetwork
+    from models.table import NETWORKS, network_class
 
     return [name for name in NETWORKS if issubclass(network_class(name), PixelNetwork)]
 

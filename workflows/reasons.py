@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from models.saliency.methods import BY_GRADIENT
 from pipeline.imagery.paths import some
-from workflows.charts import TimeLine, time_chart
 from workflows.explained import SPOKEN, dominant_figure
 from workflows.sections import Section, Table
 from workflows.shares import ALL
+from workflows.timecharts import TimeLine, time_chart
 
 if TYPE_CHECKING:
     from pipeline.maps.layers import LegendEntry

@@ -23,6 +23,7 @@ from workflows.explained import about_layer, saliency_picture
 from workflows.pictures import class_picture, ramp_picture
 from workflows.quicklook import quicklook, terminal_picture
 from workflows.sections import Section
+from workflows.timecharts import Seasons, season_charts
 from workflows.verdict import figure, hectares, percent, verdict
 
 __all__ = ["ReportData", "quicklook", "terminal_picture", "write_report"]
@@ -134,7 +135,7 @@ class ReportData:
     areas: Sequence[AreaRow] = ()
     periods: Sequence[PeriodMap] = ()
     changes: Sequence[PeriodChange] = ()
-    seasons: charts.Seasons | None = None
+    seasons: Seasons | None = None
     histories: charts.Histories = ()
     range_tests: Sequence[Mapping[str, Any]] = ()
     labels: Sequence[Mapping[str, Any]] = ()
@@ -184,7 +185,7 @@ def _view(data: ReportData, folder: Path) -> dict[str, Any]:
         "forest_f1": {c["code"]: c["f1"] for c in data.forest["classes"]} if data.forest else {},
         "areas": _area_rows(data.areas),
         "periods": [(p, class_picture(p.classes, data.legend)) for p in data.periods],
-        "seasons": charts.season_charts(data.seasons) if data.seasons is not None else [],
+        "seasons": season_charts(data.seasons) if data.seasons is not None else [],
         "loss": charts.loss_chart(data.histories),
         "score": charts.score_chart(data.histories),
         "rate": charts.rate_chart(data.range_tests),

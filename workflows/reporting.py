@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.cost import flop_per_pixel, parameters
 from models.files import RANGE_TEST
-from models.network import flop_per_pixel, parameters
 from pipeline.errors import RequestError
 from pipeline.grid import crs_name
 from pipeline.imagery.paths import file_name

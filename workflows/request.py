@@ -13,11 +13,12 @@ from models.bundle import Bundle
 from models.onnx import require
 from pipeline.files import digest_of
 from pipeline.maps.layers import Layer
+from workflows.choose import plan_of
 from workflows.explainers import explainers_of
 from workflows.explanations import Explanation, explanation_layers, explanations_of
 from workflows.gate import PLAIN, Choice
 from workflows.keys import run_id
-from workflows.plan import Plan, plan_of
+from workflows.plan import Plan
 from workflows.products.product import product_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.samples.folds import TRAIN
-from workflows.charts import Seasons
+from pipeline.samples.pixels import labelled
+from workflows.timecharts import Seasons
 
 if TYPE_CHECKING:
     from pipeline.samples.chips import ChipStore
@@ -25,7 +26,7 @@ def seasons_of(store: ChipStore) -> Seasons | None:
         return None
     chips = store.indices(0, TRAIN)
     chips = chips[:: max(1, len(chips) // _CHIPS)]
-    values, target = store.labelled(0, TRAIN, chips)
+    values, target = labelled(store, 0, TRAIN, chips)
     shown = min(bands, _BANDS)
     classes = store.legend.classes
     quartiles = np.full((3, len(classes), times, shown), np.nan)

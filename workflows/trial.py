@@ -15,8 +15,9 @@ from models.network import ModelError
 from pipeline.samples.chips import ChipStore
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import Job, make_job
+from workflows.job import Job
 from workflows.learn import learn
+from workflows.load import make_job
 from workflows.variant import changed, variant
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from workflows.console import Console
 from workflows.context import Context
-from workflows.job import Job, make_job
+from workflows.job import Job
+from workflows.load import make_job
 
 if TYPE_CHECKING:
     from pipeline.samples.chips import ChipStore

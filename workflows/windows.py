@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.grid import Window
 from pipeline.samples.folds import TEST
+from pipeline.samples.pixels import numbers_of, places_of
 from workflows.scoring import Scorer, load_scorer
 from workflows.train import round_bundle
 
@@ -150,9 +151,9 @@ def final_windows(context: Context, store: ChipStore, bundle: Bundle, most: int)
 def _read(context: Context, store: ChipStore, round_: int, scorer: Scorer, most: int) -> Windows | None:
     """Return places of the test fold of a round; None where it holds none."""
     network = scorer.network
-    places = store.places(round_, TEST)
+    places = places_of(store, round_, TEST)
     regression = context.job.task == "regression"
-    truth = store.numbers(round_, TEST) if regression else places.target.astype(np.float64)
+    truth = numbers_of(store, round_, TEST) if regression else places.target.astype(np.float64)
     side = store.size if store.standalone else window_side(network)
     room = _BYTES // (4 * network.dates * network.bands * side**2)
     which = _some(len(truth), min(most, room // len(context.folds.rounds)))

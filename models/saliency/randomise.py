@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
-from models.network import Network, blank_tile
+from models.cost import blank_tile
+from models.network import Network
 
 _N = TypeVar("_N", bound=Network)
 

@@ -23,7 +23,8 @@ from pipeline.files import sync, whole_file
 from pipeline.grid import Block
 from pipeline.maps.geotiff import write_sidecars
 from pipeline.maps.layers import Layer, rgb
-from pipeline.maps.parts import PartStore, part_path
+from pipeline.maps.parts import part_path
+from pipeline.maps.store import PartStore
 
 Array = np.ndarray[Any, Any]
 

@@ -13,9 +13,9 @@ from scipy.ndimage import maximum_filter
 
 from pipeline.grid import Window
 from pipeline.imagery.cube import Cube
-from pipeline.samples.chips import ROUNDS_PER_PLANE, planes
 from pipeline.samples.folds import NONE, TEST, TRAIN, VAL, Folds, Round
 from pipeline.samples.labels import IGNORE, Labels
+from pipeline.samples.truth import packed
 
 Array = np.ndarray[Any, Any]
 
@@ -206,16 +206,6 @@ def _tally(shape: tuple[int, ...], *places: Array) -> Array:
     """Return how often each place occurs, as an array of this shape, from the indices (n,) along each of its axes."""
     flat = np.ravel_multi_index(tuple(p.astype(np.int64) for p in places), shape)
     return np.bincount(flat, minlength=math.prod(shape)).reshape(shape)
-
-
-def packed(codes: Array, roles: list[Array]) -> Array:
-    """Pack class (plus one, zero for none) and roles (two bits a round) into planes, (P, h, w) uint16."""
-    stack = np.zeros((planes(len(roles)), *codes.shape), np.uint16)
-    stack[0] = codes + 1
-    for r, role in enumerate(roles):
-        plane, place = divmod(r, ROUNDS_PER_PLANE)
-        stack[1 + plane] |= role.astype(np.uint16) << np.uint16(2 * place)
-    return stack
 
 
 def _count(codes: Array, role: Array, classes: int) -> Array:

@@ -16,12 +16,13 @@ from pyproj.exceptions import ProjError
 from pipeline.errors import LabelError, nearest
 from pipeline.grid import crs_name, wkt
 from pipeline.imagery.dates import Period
-from pipeline.samples.labels import Labels, VectorLabels, check_classes
+from pipeline.samples.labels import Labels, check_classes
 from pipeline.samples.legend import Legend, natural, text_of
 from pipeline.samples.periods import periods_of
 from pipeline.samples.ranges import numbers_of, ranges_of
 from pipeline.samples.rasters import extent, open_raster_labels, open_raster_numbers
 from pipeline.samples.repair import named, overlaps, reaching, sound
+from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.vectors import read_features
 from pipeline.settings import ClassSettings, LabelSettings
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.errors import LabelError, nearest
 from pipeline.grid import Window
-from pipeline.samples.labels import IGNORE, Labels, LabelTile, VectorLabels
+from pipeline.samples.labels import IGNORE, Labels, LabelTile
 from pipeline.samples.legend import Legend, text_of
 from pipeline.samples.rounds import (
     NONE,
@@ -23,6 +23,7 @@ from pipeline.samples.rounds import (
     divide,
     divide_by_field,
 )
+from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.units import blocks_of_land, feature_weights, together
 from pipeline.samples.unlabelled import Unlabelled
 from pipeline.settings import FoldSettings

@@ -14,6 +14,7 @@ from pyproj import Transformer
 from pipeline.grid import wkt
 from pipeline.samples.chips import ChipStore
 from pipeline.samples.rounds import NONE, TEST
+from pipeline.samples.truth import roles_of
 
 Array = np.ndarray[Any, Any]
 
@@ -83,7 +84,7 @@ def _folds(store: ChipStore, truth: Array) -> Array:
     if 1 < store.rounds < len(names):
         # Each round tests a fold of several parts.
         names = np.array([f"fold {r + 1}" for r in range(store.rounds)], dtype=object)
-    roles = [store.roles_of(truth, r)[:, 0, 0] for r in range(store.rounds)]
+    roles = [roles_of(truth, r)[:, 0, 0] for r in range(store.rounds)]
     if store.rounds == 1:
         return np.asarray(np.where(roles[0] == NONE, "", names[np.maximum(roles[0].astype(np.int64) - 1, 0)]))
     return np.asarray(names[np.argmax(np.stack(roles) == TEST, axis=0)])

@@ -14,9 +14,9 @@ from pyproj.exceptions import ProjError
 
 from pipeline.errors import LabelError, nearest
 from pipeline.grid import crs_name, wkt
-from pipeline.samples.labels import pixels_at
 from pipeline.samples.legend import text_of
 from pipeline.samples.rasters import extent
+from pipeline.samples.shapes import pixels_at
 from pipeline.samples.vectors import Request, read_vectors
 
 Array = np.ndarray[Any, Any]

@@ -3,25 +3,79 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from pipeline.errors import ImageryError, LabelError
-from pipeline.grid import BlockGrid
+from pipeline.grid import BlockGrid, Window
 from pipeline.imagery.handles import open_raster
 from pipeline.imagery.sources import Source
-from pipeline.samples.labels import RasterLabels, check_classes
+from pipeline.samples.labels import IGNORE, Labels, LabelTile, check_classes, outside_grid
 from pipeline.samples.legend import Legend
 from pipeline.samples.ranges import ranges_of
 from pipeline.settings import ClassSettings, LabelSettings
+
+Array = np.ndarray[Any, Any]
 
 # Side of the windows in which values are counted, in pixels.
 _WINDOW = 1024
 # Ranges of numbers are found in at most about twice so many of them.
 _WINDOWS = 32
+
+
+@dataclass
+class RasterLabels(Labels):
+    """A raster of label values, taken to the grid by the nearest pixel.
+
+    Attributes
+    ----------
+    source : Source
+        The raster.
+    values : tuple of int
+        Stored values that are labels.
+    edges : (K - 1,) float or None
+        Of a raster of numbers: where one range of them ends and the next begins; ranges are its classes.
+    """
+
+    source: Source = None  # type: ignore[assignment]
+    values: tuple[int, ...] = ()
+    edges: Array | None = None
+
+    @property
+    def numeric(self) -> bool:
+        """See `Labels.numeric`."""
+        return self.edges is not None
+
+    def read(self, window: Window, period: int = 0) -> LabelTile:  # noqa: ARG002 - a raster holds at any time
+        """Return the labels of a window; see `Labels.read`."""
+        found, valid = self.source.read(self.geobox, window)
+        codes = np.full(window.shape, IGNORE, np.int16)
+        if self.edges is not None:
+            known = valid[0] & np.isfinite(found[0])
+            codes[known] = np.searchsorted(self.edges, found[0][known], side="right")
+        for value in self.values:
+            index = self.legend.index(value)
+            if index is not None:
+                codes[(found[0] == value) & valid[0]] = index
+        codes[outside_grid(window, self.geobox)] = IGNORE
+        return LabelTile(codes, np.full(window.shape, -1, np.int32))
+
+    def numbers(self, window: Window, period: int = 0) -> Array | None:  # noqa: ARG002 - a raster holds at any time
+        """Return the numbers of a window; see `Labels.numbers`."""
+        if self.edges is None:
+            return None
+        found, valid = self.source.read(self.geobox, window)
+        return np.where(valid[0], found[0], np.nan).astype(np.float32)
+
+    def windows(self, size: int, period: int = 0) -> Iterator[Window]:  # noqa: ARG002 - a raster holds at any time
+        """Yield the windows that hold labels; see `Labels.windows`."""
+        for block in BlockGrid(geobox=self.geobox, size=size):
+            if (self.read(block.inner).codes != IGNORE).any():
+                yield block.core
 
 
 def open_raster_labels(
@@ -92,7 +146,7 @@ def open_raster_numbers(settings: LabelSettings, geobox: GeoBox) -> RasterLabels
     return RasterLabels(geobox=geobox, legend=legend, notes=notes, rows=rows, source=source, edges=edges)
 
 
-def _sample(source: Source, geobox: GeoBox) -> np.ndarray[Any, Any]:
+def _sample(source: Source, geobox: GeoBox) -> Array:
     """Return numbers of the raster on the grid, from windows spread over it, (n,) float64."""
     blocks = BlockGrid(geobox=geobox, size=_WINDOW)
     step = max(1, len(blocks) // _WINDOWS)

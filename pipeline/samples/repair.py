@@ -13,8 +13,8 @@ from rasterio.features import rasterize
 from shapely import STRtree
 
 from pipeline.grid import Window, window_geobox
-from pipeline.samples.labels import pixel_bounds
 from pipeline.samples.legend import Legend, text_of
+from pipeline.samples.shapes import pixel_bounds
 
 Array = np.ndarray[Any, Any]
 

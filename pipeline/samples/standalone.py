@@ -13,12 +13,13 @@ import pandas as pd
 from pipeline.errors import LabelError
 from pipeline.imagery.dates import Period
 from pipeline.samples.chips import ChipStore
-from pipeline.samples.cutter import counted, packed
+from pipeline.samples.cutter import counted
 from pipeline.samples.findings import Findings, table
 from pipeline.samples.folds import Folds, by_field
 from pipeline.samples.legend import Legend
 from pipeline.samples.rounds import FEW, Units, divide
 from pipeline.samples.store import new_store
+from pipeline.samples.truth import packed
 from pipeline.settings import FoldSettings, LabelSettings
 
 Array = np.ndarray[Any, Any]

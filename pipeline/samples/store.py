@@ -12,10 +12,11 @@ import zarr
 
 from pipeline.errors import LabelError
 from pipeline.imagery.dates import Period
-from pipeline.samples.chips import ALL, ChipStore, planes
+from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.folds import Folds
 from pipeline.samples.legend import Legend
 from pipeline.samples.rounds import TEST, TRAIN, VAL
+from pipeline.samples.truth import planes
 
 # Samples of one pixel in a Zarr chunk.
 _PIXELS = 4096

@@ -11,8 +11,9 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import LabelError
 from pipeline.grid import BlockGrid
-from pipeline.samples.labels import IGNORE, Labels, VectorLabels, pixel_bounds
+from pipeline.samples.labels import IGNORE, Labels
 from pipeline.samples.rounds import FEW
+from pipeline.samples.shapes import VectorLabels, pixel_bounds
 from pipeline.settings import FoldSettings
 
 Array = np.ndarray[Any, Any]
