@@ -20,6 +20,7 @@ from pipeline.samples.chips import ALL
 from pipeline.samples.cutter import buffered
 from pipeline.samples.folds import TEST, TRAIN, VAL
 from pipeline.samples.labels import IGNORE
+from pipeline.samples.pixels import labelled, moments_of, pixels_of, places_of
 from pipeline.samples.shapes import VectorLabels
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def test_chips_hold_each_label_once_in_its_role(
             counts = np.bincount(found[found >= 0], minlength=3)
             np.testing.assert_array_equal(store.counts(round_, role), counts)
             np.testing.assert_array_equal(store.chip_counts(round_, role).sum(0), counts)
-            places = store.places(round_, role)
+            places = places_of(store, round_, role)
             np.testing.assert_array_equal(found[places.rows, places.columns], places.target)
             assert len(places.target) == counts.sum()
     np.testing.assert_array_equal(mosaic(store, (60, 60), ALL, TRAIN), codes(labels))
@@ -109,7 +110,7 @@ def test_a_margin_holds_values_and_no_labels(
     for round_ in range(3):
         truth, expected = roles_by_hand(labels, folds, round_)
         for role in (TRAIN, VAL, TEST):
-            places = store.places(round_, role)
+            places = places_of(store, round_, role)
             found = sorted(zip(places.rows.tolist(), places.columns.tolist(), places.target.tolist(), strict=True))
             assert found == [(y, x, int(truth[y, x])) for y, x in np.argwhere(expected == role).tolist()]
             assert store.counts(round_, role).tolist() == np.bincount(places.target, minlength=3).tolist()
@@ -125,12 +126,12 @@ def test_patches_are_drawn_and_described_as_single_pixels_are(
     assert {tuple(o) for o in (patches.origins + 3).tolist()} == {tuple(o) for o in pixels.origins.tolist()}
     assert patches.notes == pixels.notes
     assert patches.table() == pixels.table()
-    for of in (lambda s: s.pixels(0, TEST, None), lambda s: s.labelled(0, TRAIN, s.indices(0, TRAIN))):
+    for of in (lambda s: pixels_of(s, 0, TEST, None), lambda s: labelled(s, 0, TRAIN, s.indices(0, TRAIN))):
         rows = [
             sorted(zip(v.reshape(len(v), -1).tolist(), t.tolist(), strict=True)) for v, t in map(of, (patches, pixels))
         ]
         assert rows[0] == rows[1]
-    found, expected = (Statistics.from_moments(s.moments(0)) for s in (patches, pixels))
+    found, expected = (Statistics.from_moments(moments_of(s, 0)) for s in (patches, pixels))
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)
     np.testing.assert_allclose(found.std, expected.std, rtol=1e-4)
 

@@ -19,6 +19,7 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutter import Cutter, Land
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, make_folds
+from pipeline.samples.pixels import covariance_of, moments_of, pixels_of
 from pipeline.samples.shapes import VectorLabels
 from pipeline.samples.truth import planes
 from pipeline.settings import FoldSettings
@@ -39,12 +40,12 @@ def test_statistics_are_those_of_the_labelled_training_pixels(
     for round_ in (0, 2, ALL):
         target = mosaic(store, (60, 60), round_, TRAIN)
         values = cube.read(whole(labels.geobox)).values[:, :, target >= 0]
-        found = Statistics.from_moments(store.moments(round_))
+        found = Statistics.from_moments(moments_of(store, round_))
         np.testing.assert_allclose(found.mean, values.mean((0, 2)), rtol=1e-5)
         np.testing.assert_allclose(found.std, values.std((0, 2)), rtol=1e-4)
         normal = (values - found.mean[:, None]) / found.std[:, None]
         expected = np.cov(np.moveaxis(normal, 1, 0).reshape(len(found.mean), -1))
-        np.testing.assert_allclose(store.covariance(round_, found), expected, atol=1e-5)
+        np.testing.assert_allclose(covariance_of(store, round_, found), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 16])
@@ -53,10 +54,10 @@ def test_pixels_for_a_forest(labels: VectorLabels, client: Client, tmp_path: Pat
     store, _ = cut(labels, client, tmp_path, size=size, cube=cube)
     target = mosaic(store, (60, 60), 0, TEST)
     expected = cube.read(whole(labels.geobox)).values[:, :, target >= 0].reshape(4, -1).T
-    values, classes = store.pixels(0, TEST, None)
+    values, classes = pixels_of(store, 0, TEST, None)
     assert sorted(map(tuple, values.tolist())) == sorted(map(tuple, expected.tolist()))
     assert np.bincount(classes).tolist() == store.counts(0, TEST).tolist()
-    some, few = store.pixels(0, TRAIN, 50)
+    some, few = pixels_of(store, 0, TRAIN, 50)
     assert some.shape == (50, 4)
     assert len(few) == 50
     assert np.isfinite(some).all()
@@ -70,7 +71,7 @@ def test_dates_without_data_hold_the_mean_of_a_band(labels: VectorLabels, client
             return tile
 
     store, _ = cut(labels, client, tmp_path, size=16, cube=Gaps(labels.geobox, dates=DATES))
-    values, _ = store.pixels(0, TRAIN, None)
+    values, _ = pixels_of(store, 0, TRAIN, None)
     filled = values[:, 2] < 900
     assert 0 < filled.sum() < len(values)
     known = np.concatenate([values[:, 0], values[~filled, 2]])

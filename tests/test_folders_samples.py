@@ -19,6 +19,7 @@ from pipeline.samples.chipfiles import read_chip
 from pipeline.samples.chips import ALL
 from pipeline.samples.folders import ChipFolder, open_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds
+from pipeline.samples.pixels import moments_of, pixels_of, places_of
 from pipeline.samples.standalone import divide_samples, store_samples
 from pipeline.settings import FoldSettings, LabelSettings
 
@@ -153,15 +154,15 @@ def test_the_store_holds_what_is_around_the_labels(
     assert folds.of_feature is not None
     for role, fold in ((TRAIN, 0), (VAL, 1), (TEST, 2)):
         of = np.flatnonzero(folds.of_feature == fold)
-        places = store.places(0, role)
+        places = places_of(store, 0, role)
         assert (places.rows.tolist(), places.target.tolist()) == (of.tolist(), chips.target[of].tolist())
-        x, y = store.pixels(0, role, None)
+        x, y = pixels_of(store, 0, role, None)
         assert y.tolist() == chips.target[of].tolist()
         np.testing.assert_array_equal(x, expected[of].reshape(len(of), -1))
-    few, _ = store.pixels(0, TRAIN, 5)
+    few, _ = pixels_of(store, 0, TRAIN, 5)
     assert len(few) == 5
     middle = expected[folds.of_feature == 0][:, :, radius, radius]
-    found = Statistics.from_moments(store.moments(0))
+    found = Statistics.from_moments(moments_of(store, 0))
     np.testing.assert_allclose(found.mean, middle.mean(0), rtol=1e-5)
     assert len(store.notes) == (radius < 2)
 
@@ -178,7 +179,7 @@ def test_a_forest_is_shown_figures_of_large_patches(tmp_path: Path, monkeypatch:
     store = store_samples(chips, divided(chips, method="features"), radius=2, path=tmp_path / "c.zarr", key="k")
     rows = []
     for role in (TRAIN, VAL, TEST):
-        x, _ = store.pixels(0, role, None)
+        x, _ = pixels_of(store, 0, role, None)
         rows += x.tolist()
         for row, i in zip(x, store.indices(0, role), strict=True):
             cube = read_chip(chips.files[i])
@@ -207,8 +208,8 @@ def test_real_chips_say_more_than_their_centres(data: Path, tmp_path: Path) -> N
     overall = []
     for radius in (0, 1):
         store = store_samples(found, divided(found), radius=radius, path=tmp_path / f"{radius}.zarr", key="k")
-        forest = Forest(trees=60, jobs=1).fit(*store.pixels(0, TRAIN, None))
-        values, target = store.pixels(0, TEST, None)
+        forest = Forest(trees=60, jobs=1).fit(*pixels_of(store, 0, TRAIN, None))
+        values, target = pixels_of(store, 0, TEST, None)
         overall.append(float((forest.predict(values) == target).mean()))
     assert overall[1] > overall[0] > 0.75
     assert overall[1] > 0.85

@@ -21,7 +21,9 @@ from pipeline.samples.chips import ALL, ChipStore
 from pipeline.samples.cutting import cut_chips
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds
 from pipeline.samples.labels import IGNORE
+from pipeline.samples.pixels import places_of
 from pipeline.samples.shapes import VectorLabels
+from pipeline.samples.truth import roles_of
 from pipeline.settings import ComputeSettings
 
 if TYPE_CHECKING:
@@ -111,10 +113,10 @@ def test_chips_of_several_periods_are_those_of_plain_loops(
         np.testing.assert_array_equal(store.targets_of(truth[i], ALL, TRAIN), known)
         for r in range(store.rounds):
             role = np.pad(roles[r][p], ((0, 4), (0, 4)))[inside] * (known != IGNORE)
-            np.testing.assert_array_equal(store.roles_of(truth[i], r), role)
+            np.testing.assert_array_equal(roles_of(truth[i], r), role)
             lost += int(((role == 0) & (known != IGNORE)).sum())
     assert (lost > 0) == (buffer > 0)
-    places_ = store.places(0, TEST)
+    places_ = places_of(store, 0, TEST)
     assert set(places_.period.tolist()) == {0, 1}
     for y, x, target, p in zip(places_.rows, places_.columns, places_.target, places_.period, strict=True):
         assert roles[0][p][y, x] == TEST

@@ -12,6 +12,7 @@ from series_tables import BANDS, END, HELD, START, made_up, opened
 from pipeline.errors import LabelError
 from pipeline.samples.chips import ALL
 from pipeline.samples.folds import TEST, TRAIN, VAL, Folds
+from pipeline.samples.pixels import places_of
 from pipeline.samples.series import SeriesTable
 from pipeline.samples.standalone import divide_samples, store_samples
 from pipeline.settings import FoldSettings, LabelSettings
@@ -128,7 +129,7 @@ def test_what_is_stored_is_what_was_read(tmp_path: Path, k: int) -> None:
             has = np.array([round_.roles[f, t] == role for f, t in zip(folds.of_feature, table.target, strict=True)])
             np.testing.assert_array_equal(store.indices(r, role), np.flatnonzero(has))
             assert store.counts(r, role).tolist() == [int((has & (table.target == c)).sum()) for c in range(2)]
-            places = store.places(r, role)
+            places = places_of(store, r, role)
             np.testing.assert_array_equal(places.target, table.target[has])
             np.testing.assert_array_equal(places.rows, np.flatnonzero(has))
             np.testing.assert_array_equal(places.period, table.period[has])
