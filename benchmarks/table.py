@@ -43,7 +43,7 @@ QUICK = {
     "feeding": "--side 1536 --samples 8000 --epochs 1",
     "predict": "",
     "reading": "--side 4096 --repeats 3",
-    "mosaic": "--side 4096 --repeats 2",
+    "mosaic": "--repeats 3",
     "memory": "--small 2048 --large 6144 --season 1024 --explained 1024",
     "series": "--dates 137",
     "networks": "unet cnn lstm --seconds 0.5",
