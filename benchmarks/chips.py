@@ -53,6 +53,8 @@ def cut(path: Path, raster: Path, labels: Path, workers: int = 1) -> tuple[ChipS
     cube, _ = open_cube([ImagerySettings(path=str(raster))], None, None)
     found = open_labels(LabelSettings(path=str(labels), field="class"), None, cube.geobox)
     folds = make_folds(found, FoldSettings(method="blocks", k=0), 0)
+    # What others have written goes to the disk now, and not while this is timed.
+    os.sync()
     with dask_client(ComputeSettings(workers=workers, threads=1)) as client:
         client.wait_for_workers(workers)
         start = time.perf_counter()
