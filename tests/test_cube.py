@@ -18,7 +18,6 @@ from shapely.geometry import Point, Polygon, box
 from pipeline.errors import ImageryError
 from pipeline.grid import Window, whole
 from pipeline.imagery.cube import Cube
-from pipeline.imagery.dataset import to_xarray
 
 DAYS = [datetime.date(2021, 6, 1), datetime.date(2021, 6, 17)]
 
@@ -178,7 +177,7 @@ def test_an_area_is_the_same_through_any_window(tmp_path, edge):
 
 def test_the_xarray_view_is_lazy_and_the_same(series):
     cube, _ = series
-    view = to_xarray(cube, chunk=16)
+    view = cube.to_xarray(chunk=16)
     assert view["values"].dims == ("time", "band", "y", "x")
     assert view["values"].chunksizes["y"] == (16, 13)
     assert view["band"].to_numpy().tolist() == ["red", "nir"]
@@ -194,7 +193,7 @@ def test_the_xarray_view_of_an_undated_geographic_cube(tmp_path):
     stored = noise(1, 6, 8)
     transform = Affine(0.01, 0, 10, 0, -0.01, 50)
     path = write(tmp_path / "a.tif", stored, crs="EPSG:4326", transform=transform)
-    view = to_xarray(Cube(grid(6, 8, transform, "EPSG:4326"), ("b1",), (None,), (source(path),)))
+    view = Cube(grid(6, 8, transform, "EPSG:4326"), ("b1",), (None,), (source(path),)).to_xarray()
     assert view["values"].dims == ("time", "band", "latitude", "longitude")
     assert view["values"].shape == (1, 1, 6, 8)
     np.testing.assert_array_equal(view["values"][0, 0], stored[0])

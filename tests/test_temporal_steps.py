@@ -18,7 +18,6 @@ from rasters import noise, write
 
 from pipeline.errors import ImageryError
 from pipeline.grid import Window, whole
-from pipeline.imagery.dataset import to_xarray
 from pipeline.imagery.dates import Period
 from pipeline.imagery.steps import stepped
 from pipeline.settings import TemporalSettings
@@ -129,7 +128,7 @@ def test_a_cube_of_steps(tmp_path, kind):
         part = cube.read(Window(y=y, x=5, height=8, width=7))
         rows = slice(y + 3, y + 11)
         assert part.values.tobytes() == np.ascontiguousarray(tile.values[:, :, rows, 7:14]).tobytes()
-    view = to_xarray(cube, chunk=9)
+    view = cube.to_xarray(chunk=9)
     assert view["values"].shape == cube.shape
     loaded = view.compute(scheduler="threads")
     np.testing.assert_array_equal(loaded["values"], values)

@@ -1,4 +1,4 @@
-"""All imagery on one grid: dims (time, band, y, x), read by windows."""
+"""All imagery on one grid: dims (time, band, y, x), lazy."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pipeline.imagery.series import Series
 from pipeline.imagery.sources import Source
 
 if TYPE_CHECKING:
+    import xarray as xr
     from shapely.geometry.base import BaseGeometry
 
 Array = np.ndarray[Any, Any]
@@ -218,6 +219,52 @@ class Cube:
                 f"wanted: {', '.join(bands)}; there are: {', '.join(self.bands)}"
             )
         return replace(self, bands=tuple(bands))
+
+    def to_xarray(self, chunk: int = 1024) -> xr.Dataset:
+        """Return a lazy view: ``values`` (time, band, y, x) float32 and ``valid`` (time, y, x) bool, read by `read`.
+
+        Parameters
+        ----------
+        chunk : int
+            Side of a Dask chunk in pixels.
+        """
+        import dask.array as da
+        import xarray as xr
+        from dask import delayed
+        from odc.geo.xr import xr_coords
+
+        times, bands, height, width = self.shape
+        # The cube is hashed and sent once, not with every chunk.
+        cube, read = delayed(self, pure=True, traverse=False), delayed(Cube.read, pure=True)
+        rows = []
+        for y in range(0, height, chunk):
+            row = []
+            for x in range(0, width, chunk):
+                window = Window(y=y, x=x, height=min(chunk, height - y), width=min(chunk, width - x))
+                tile = read(cube, window)
+                row.append(
+                    (
+                        da.from_delayed(tile.values, (times, bands, *window.shape), np.float32),
+                        da.from_delayed(tile.valid, (times, *window.shape), bool),
+                    )
+                )
+            rows.append(row)
+        values = da.block([[v for v, _ in row] for row in rows])
+        valid = da.block([[m for _, m in row] for row in rows])
+        coordinates = dict(xr_coords(self.geobox)) | {"band": list(self.bands), "time": self._coordinate()}
+        rows_name, columns_name = self.geobox.dimensions
+        return xr.Dataset(
+            {
+                "values": (("time", "band", rows_name, columns_name), values),
+                "valid": (("time", rows_name, columns_name), valid),
+            },
+            coords=coordinates,
+        )
+
+    def _coordinate(self) -> Array:
+        if self.dates[0] is None:
+            return np.arange(len(self.dates))
+        return np.array(self.dates, dtype="datetime64[ns]")
 
     def __dask_tokenize__(self) -> Any:
         area = None if self.area is None else self.area.wkb_hex
