@@ -39,7 +39,7 @@ _PACKAGES = ("landweave", "torch", "lightning", "numpy", "rasterio", "distribute
 # What makes a benchmark short: minutes for all of them on two cores.
 QUICK = {
     "blocks": "--blocks 20000 --some 4000",
-    "chips": "--side 2048 --features 1000 --large 8192 --turns 2 --repeat 1",
+    "chips": "--side 2048 --features 1000 --large 8192 --turns 2 --repeat 8",
     "feeding": "--side 1536 --samples 8000 --epochs 1",
     "predict": "",
     "reading": "--side 4096 --repeats 3",
