@@ -92,7 +92,8 @@ def limit(name: str, case: Case, folder: Path, threads: int) -> Network:
         return window.height * window.width
 
     forward(0)
-    repeats = max(2 * threads, 8)
+    # As long as a good part of the map takes: on a shared machine a moment may be a third faster than the next minute.
+    repeats = max(2 * threads, len(blocks) // 2)
     f = rate(forward, repeats, threads)
     r = rate(read, len(blocks), threads)
     a = (side / blocks.size) ** 2

@@ -68,7 +68,7 @@ class Classes(Product):
                 made["classes"].append(_first(part == top))
             if len(made) > ("classes" in made):
                 # Softmax, in such a way that the most certain class has exactly its confidence.
-                shares = torch.exp_((part.float() - top) / self.bundle.temperature)
+                shares = (part.float() - top).div_(self.bundle.temperature).exp_()
                 total = shares.sum(0, keepdim=True)
                 if "confidence" in made:
                     made["confidence"].append(1 / total)
@@ -87,7 +87,8 @@ def _first(best: Tensor) -> Tensor:
 
     The same as argmax, which takes three times as long along this axis.
     """
-    ranks = torch.arange(len(best), 0, -1, dtype=torch.int16, device=best.device)
+    small = torch.uint8 if len(best) < 256 else torch.int32
+    ranks = torch.arange(len(best), 0, -1, dtype=small, device=best.device)
     return len(best) - (best * ranks[:, None, None]).amax(0, keepdim=True)
 
 
