@@ -54,7 +54,7 @@ class Case:
 # Each map takes about a minute on two cores, and has at least eight blocks for each of them.
 CASES = {
     "unet": Case(4096, {"width": 32, "depth": 3}),
-    "mlp": Case(8192),
+    "mlp": Case(12288),
     "lstm": Case(1024, {"hidden": 64, "direction": "forward"}, dates=24, block=256, tile=128),
 }
 

@@ -34,6 +34,9 @@ _SMALL = (128, 64)
 # the machine: with memory enough, the same raster is cut in the same way on a laptop and on a cluster.
 _TASKS = 16
 _EXTRA = 1.5
+# What a block costs beside its pixels, as pixels: its parts are files that are written, read back and found again. A quick
+# network maps a few more in that time, a slow one fewer.
+_BESIDE = 160**2
 # The share of the budget that is planned with; the rest is for what nobody counts.
 _SHARE = 0.9
 
@@ -109,7 +112,7 @@ def _usual(plans: Sequence[Plan]) -> Iterator[Plan]:
         mine = [p for p in plans if p.crew.threads == threads]
         least = min(p.side**2 * p.met for p in mine)
         mine = [p for p in mine if p.side**2 * p.met <= _EXTRA * least]
-        yield min(mine, key=lambda p: (-(-p.met // _TASKS) * p.side**2, -p.blocks.size))
+        yield min(mine, key=lambda p: (-(-p.met // _TASKS) * (p.side**2 + _BESIDE), -p.blocks.size))
 
 
 def _threads(crew: Crew, compute: ComputeSettings) -> Sequence[int]:
