@@ -157,28 +157,27 @@ def main() -> None:
             found = rate(name, store, chips, options.processes, raster, labels)
             print(f"{name:<11} {found:7.0f} chips/s")
             report(f"chips per second, {name} of the store, to rasterising for each chip", found / base)
-        shutil.rmtree(store.path)
-        large = make_raster(folder / "large.tif", options.large)
-        labels = make_labels(folder / "large.gpkg", large, (options.large // 64) ** 2)
-        speed_up("the disk", folder, large, labels, options.processes, options.turns)
+    speed_up("the disk", None, options.large, options.processes, options.turns)
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 64 * options.large**2:
-        with tempfile.TemporaryDirectory(dir=MEMORY) as temporary:
-            folder = Path(temporary)
-            large = make_raster(folder / "large.tif", options.large)
-            labels = make_labels(folder / "large.gpkg", large, (options.large // 64) ** 2)
-            speed_up("a file system in memory", folder, large, labels, options.processes, options.turns)
+        speed_up("a file system in memory", MEMORY, options.large, options.processes, options.turns)
+    else:
+        print(f"not cut in memory: {MEMORY} is not there, or too small")
 
 
-def speed_up(where: str, folder: Path, raster: Path, labels: Path, processes: int, turns: int) -> None:
-    """Cut the raster by one process and by several, in turns; print how many times as fast these are."""
+def speed_up(where: str, place: Path | None, side: int, processes: int, turns: int) -> None:
+    """Cut a raster by one process and by several, in turns; print how many times as fast these are."""
     times: dict[int, list[float]] = {1: [], processes: []}
     # The first is not counted: memory that a virtual machine has not used for a while comes page by page from its host, at the
     # cost of whoever is first. Each finds what the one before has left: a store is removed before the next.
-    for n in [processes, *[1, processes] * turns]:
-        seconds = cut(folder / "large.zarr", raster, labels, n)[1]
-        shutil.rmtree(folder / "large.zarr")
-        print(f"onto {where}: by {n} in {seconds:.1f} s")
-        times[n].append(seconds)
+    with tempfile.TemporaryDirectory(dir=place) as temporary:
+        folder = Path(temporary)
+        raster = make_raster(folder / "large.tif", side)
+        labels = make_labels(folder / "large.gpkg", raster, (side // 64) ** 2)
+        for n in [processes, *[1, processes] * turns]:
+            seconds = cut(folder / "large.zarr", raster, labels, n)[1]
+            shutil.rmtree(folder / "large.zarr")
+            print(f"onto {where}: by {n} in {seconds:.1f} s")
+            times[n].append(seconds)
     # The best turn of each: a turn that something disturbed is no measure of the other.
     one, many = min(times[1]), min(times[processes][1:])
     report(f"cutting chips onto {where}, {processes} processes to one, best of {turns}", one / many, least=1.6)
